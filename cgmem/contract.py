@@ -1,0 +1,261 @@
+"""What the core and the backends agree on: records and Protocols. No I/O, no policy, stdlib only.
+
+Units, everywhere: bytes are `int` bytes, time is `float` seconds. "max" (no limit) is `None`.
+A key that the kernel lacks is `None`, never 0. Field names follow the kernel's file names
+(Documentation/admin-guide/cgroup-v2.rst).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from subprocess import Popen
+from typing import Any, Literal, NamedTuple, Protocol
+
+MB = 1 << 20
+"""The spec's MB: 2**20 bytes."""
+
+Metric = Literal["cgroup", "pss", "rss", "phys_footprint"]
+"""What a backend's `current_bytes` measured."""
+
+
+class Limits(NamedTuple):
+    """The budget of one scope. `None` means no limit (the kernel's "max")."""
+
+    high_bytes: int | None = None
+    max_bytes: int | None = None
+    swap_max_bytes: int | None = 0
+    oom_group: bool = True
+
+
+class EffectiveLimits(NamedTuple):
+    """What the kernel holds after a limit was set, as read back from its files."""
+
+    high_bytes: int | None
+    max_bytes: int | None
+    swap_max_bytes: int | None
+    effective_max_bytes: int | None
+    """The smallest memory.max on the path from the scope to the root that we can see."""
+    effective_max_source: str | None
+    """The cgroup path (or mechanism) that sets `effective_max_bytes`."""
+    enforced: bool
+    """The kernel holds `max_bytes`: a subprocess can't pass it."""
+    soft: bool = False
+    """The host has swap and no memory.swap.max here: the limit bounds memory but not swap."""
+
+
+class MemoryEvents(NamedTuple):
+    """memory.events (or memory.events.local). A key that the kernel lacks is `None`."""
+
+    high: int | None = None
+    max: int | None = None
+    oom: int | None = None
+    oom_kill: int | None = None
+    oom_group_kill: int | None = None
+
+
+class Sample(NamedTuple):
+    """One look at a scope. The fields after `events` are read only past `detail_above`."""
+
+    at: float
+    """Monotonic seconds."""
+    current_bytes: int
+    metric: Metric
+    events: MemoryEvents | None = None
+    reclaimable_bytes: int | None = None
+    """inactive_file + active_file + slab_reclaimable: what the kernel can take back."""
+    swap_bytes: int | None = None
+    some_seconds: float | None = None
+    """memory.pressure `some total`, seconds since the scope began."""
+    full_seconds: float | None = None
+    user_seconds: float | None = None
+    """cpu.stat user_usec, in seconds."""
+    refaults: int | None = None
+    """workingset_refault_file of memory.stat, pages."""
+    frozen: bool = False
+    """The group is frozen, or every process in it is stopped."""
+
+
+class Counters(NamedTuple):
+    """The last read of a scope, taken before it is removed."""
+
+    events: MemoryEvents | None = None
+    local_events: MemoryEvents | None = None
+    """memory.events.local: what happened at this scope's own limit. Read only after a kill."""
+    ancestors_with_oom: tuple[str, ...] = ()
+    """Ancestor cgroups whose memory.events.local `oom` rose while the scope lived."""
+    host_root_visible: bool = True
+    """False in a cgroup namespace: limits above it can't be seen."""
+    peak_bytes: int | None = None
+    """memory.peak, page cache included."""
+    reclaimable_bytes: int | None = None
+    """Reclaimable bytes still charged at the end."""
+    cached: bool = False
+    """The scope was already gone: the values are those of the last wake-up."""
+
+
+class Capabilities(NamedTuple):
+    """What a backend can promise. `cannot` holds what it can't, in sentences to show."""
+
+    kernel_limits: bool
+    """The kernel holds the hard limit, with no help from us."""
+    brake: bool
+    """memory.high: the kernel slows a scope down at the critical threshold."""
+    placed_before_exec: bool
+    """A child is inside its scope before its first instruction."""
+    every_descendant: bool
+    """No descendant can leave by setsid, double fork or reparenting."""
+    metric: Metric
+    cannot: tuple[str, ...] = ()
+
+
+class Usability(NamedTuple):
+    """A backend's answer to `probe`."""
+
+    usable: bool
+    reason: str
+    """Why, in one sentence, either way."""
+    fix: str | None = None
+    """A command or setting that makes the backend usable."""
+
+
+class ScopeRecord(NamedTuple):
+    """What is written down with a scope, so that any later process can tell what it is."""
+
+    subprocess_id: str
+    supervisor_pid: int
+    supervisor_start: int
+    """Start time of the supervisor in clock ticks since boot (proc(5), stat field 22); 0 if unknown."""
+    started_at: float
+    """Seconds since the epoch."""
+    command: tuple[str, ...] = ()
+    agent_type: str | None = None
+    warning_bytes: int | None = None
+    critical_bytes: int | None = None
+    max_bytes: int | None = None
+    log_dir: str | None = None
+
+
+class Scope(Protocol):
+    """One budgeted group of processes.
+
+    Every method may raise `CgroupError`; those that need the scope raise `ScopeVanished` once it
+    is gone. No method blocks for longer than a kernel call takes, `start` (which returns after
+    exec) excepted.
+    """
+
+    @property
+    def record(self) -> ScopeRecord:
+        """What was written down when the scope was opened."""
+
+    @property
+    def location(self) -> str:
+        """Where it is: the cgroup's path below the mount, or a name of the mechanism's own."""
+
+    @property
+    def wake_descriptors(self) -> Sequence[tuple[int, int]]:
+        """(descriptor, poll(2) event mask) pairs that become ready when something changed.
+
+        One descriptor per waiter: a read clears the state (kernel-side EPOLLPRI). Empty where
+        the mechanism has none.
+        """
+
+    def start(self, args: Any, options: Mapping[str, Any]) -> Popen[Any]:  # noqa: ANN401  (Popen's)
+        """Start one command inside, before its first instruction. Arguments as subprocess.Popen.
+
+        Raises what subprocess.Popen raises, and `ScopeVanished`.
+        """
+
+    def sample(self, detail_above: int | None = None) -> Sample:
+        """Look once. Past `detail_above` bytes also read what costs more."""
+
+    def counters(self) -> Counters:
+        """Take the last read. Valid once every process has ended and until `close`."""
+
+    def set_limits(self, limits: Limits) -> EffectiveLimits:
+        """Set the budget and read back what the kernel holds."""
+
+    def freeze(self, frozen: bool) -> None:
+        """Stop every process of the scope (True), or let them run again (False)."""
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to every process of the scope. SIGKILL reaches all, forks included."""
+
+    def pids(self) -> list[int]:
+        """Ids of the processes inside, nested scopes included. Empty once the scope is gone."""
+
+    def close(self) -> bool:
+        """Remove the scope if no process is left in it; True once it is gone. Never kills."""
+
+    def detach(self) -> None:
+        """Give up descriptors and leave the scope and its processes as they are."""
+
+
+class Backend(Protocol):
+    """One mechanism. Opening is cheap; nothing is touched before `probe` or `open_scope`."""
+
+    name: str
+    capabilities: Capabilities
+
+    def probe(self) -> Usability:
+        """Say whether this host lets the mechanism work, and why not. Changes nothing lasting."""
+
+    def open_scope(self, record: ScopeRecord, limits: Limits) -> tuple[Scope, EffectiveLimits]:
+        """Make a scope with its budget set, no process inside yet.
+
+        Raises `BackendUnavailable` or `CgroupError`.
+        """
+
+    def list_scopes(self) -> list[Scope]:
+        """Every live scope of this user (root: of everybody), whichever process opened it."""
+
+
+class ObservingBackend(Backend, Protocol):
+    """A backend that can also watch a process that already runs (no budget: charges don't move)."""
+
+    def observe(self, record: ScopeRecord, pid: int) -> Scope:
+        """Watch `pid` and its descendants. Raises `ProcessLookupError`."""
+
+
+class SystemMemory(NamedTuple):
+    """The machine's memory, host-wide, and what is left for this process's own cgroup."""
+
+    total_bytes: int
+    available_bytes: int
+    headroom_bytes: int | None = None
+    """The smallest (limit - usage) of the own cgroup and its ancestors; None without a limit."""
+    headroom_source: str | None = None
+    swap_free_bytes: int = 0
+
+
+Level = Literal["OK", "WARNING", "CRITICAL", "ABORTED", "NOT_MONITORED"]
+"""The spec's statuses."""
+
+StallPolicy = Literal["release", "abort", "freeze", "hold"]
+
+Cause = Literal[
+    "exited", "signalled", "hard_limit", "stalled", "aborted", "timeout",
+    "parent_limit", "system_oom", "unknown",
+]  # fmt: skip
+"""Why a subprocess ended."""
+
+
+class Thresholds(NamedTuple):
+    """A budget's three thresholds in bytes; None = none at that level."""
+
+    warning_bytes: int | None
+    critical_bytes: int | None
+    max_bytes: int | None
+
+
+class Alert(NamedTuple):
+    """One line for the alert log and for callbacks."""
+
+    level: Literal["WARNING", "CRITICAL"]
+    message: str
+    """The spec's text for thresholds; free text for the others."""
+    kind: Literal["threshold", "stall", "thrashing", "action", "kill", "note"]
+    at: float
+    """Monotonic seconds, the sample's."""
+    judged_bytes: int
+    """Non-reclaimable bytes, or what `accounting` says."""
+    current_bytes: int
