@@ -124,7 +124,7 @@ class ScopeRecord(NamedTuple):
     subprocess_id: str
     supervisor_pid: int
     supervisor_start: int
-    """Start time of the supervisor in clock ticks since boot (proc(5), stat field 22); 0 if unknown."""
+    """Its start time in clock ticks since boot (proc_pid_stat(5), field 22); 0 if unknown."""
     started_at: float
     """Seconds since the epoch."""
     command: tuple[str, ...] = ()
@@ -159,14 +159,18 @@ class Scope(Protocol):
         the mechanism has none.
         """
 
-    def start(self, args: Any, options: Mapping[str, Any]) -> Popen[Any]:  # noqa: ANN401  (Popen's)
+    def start(self, args: Any, options: Mapping[str, Any]) -> Popen[Any]:
         """Start one command inside, before its first instruction. Arguments as subprocess.Popen.
 
         Raises what subprocess.Popen raises, and `ScopeVanished`.
         """
 
-    def sample(self, detail_above: int | None = None) -> Sample:
-        """Look once. Past `detail_above` bytes also read what costs more."""
+    def sample(self, detail_above: int | None = None, *, if_changed: bool = False) -> Sample | None:
+        """Look once. Past `detail_above` bytes also read what costs more.
+
+        With `if_changed`: None where nothing moved since the last look, which is what most looks
+        at most scopes find, and then nothing is parsed. Else never None.
+        """
 
     def counters(self) -> Counters:
         """Take the last read. Valid once every process has ended and until `close`."""
@@ -184,10 +188,13 @@ class Scope(Protocol):
         """Ids of the processes inside, nested scopes included. Empty once the scope is gone."""
 
     def close(self) -> bool:
-        """Remove the scope if no process is left in it; True once it is gone. Never kills."""
+        """Remove the scope if no process is left in it; True once it is gone. Never kills.
+
+        Descriptors stay open until `detach`: whoever waits on them must stop first.
+        """
 
     def detach(self) -> None:
-        """Give up descriptors and leave the scope and its processes as they are."""
+        """Give up the descriptors; the scope and its processes stay as they are."""
 
 
 class Backend(Protocol):

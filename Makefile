@@ -1,0 +1,79 @@
+# Every target sets up what it needs. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+GUEST := PYTHONPATH=vagrant $(PYTHON) -m cgmem_guest
+CODE := cgmem backends tests vagrant bench examples
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+.PHONY: demo
+demo: $(VENV)/.installed ## run a leaking program under a 64 MB budget and look at what was logged
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+
+.PHONY: test
+test: test-host test-guest ## everything: this host, then real kernels in guests
+
+.PHONY: test-host
+test-host: lint unit package ## what runs on this host
+
+.PHONY: lint
+lint: $(VENV)/.dev ## ruff, mypy (Linux and macOS), import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/mypy --platform darwin $(CODE)
+	$(BIN)/lint-imports
+
+.PHONY: unit
+unit: $(VENV)/.dev ## unit, contract and CLI tests
+	$(BIN)/python -m pytest -q tests/unit tests/contract tests/cli
+
+.PHONY: package
+package: $(VENV)/.dev ## build sdist, wheel from it, and run the wheel from an empty venv
+	sh tests/package.sh $(BIN)/python
+
+.PHONY: test-guest
+test-guest: ## kernel and contract tests on real cgroup v2 (Debian 13, Debian 12, no systemd)
+	@if [ "$$(uname -s)" = Linux ]; then exec $(GUEST) test; \
+	else echo "test-guest: not run: the guests need a Linux host (see CONTRIBUTING.md)"; fi
+
+.PHONY: test-matrix
+test-matrix: ## the kernel tests on every combination of kernel, swap and huge pages (long)
+	$(GUEST) test --matrix
+
+.PHONY: test-native
+test-native: $(VENV)/.dev ## the kernel tests on this host's own cgroup v2
+	$(BIN)/python -m pytest -q tests/kernel tests/contract
+
+.PHONY: bench
+bench: ## measure in the Debian 13 guest, side by side with the alternatives
+	$(GUEST) run --guest debian13 --results bench/results -- python3 -m bench
+
+.PHONY: clean
+clean: ## remove what make made here (guest images stay in the cache)
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# Debian keeps venv in a package of its own; it is installed when root or sudo can do it.
+$(VENV)/bin/python:
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  package=$$($(PYTHON) -c 'import sys; print(f"python3.{sys.version_info[1]}-venv")'); \
+	  if ! command -v apt-get >/dev/null; then \
+	    echo "cgmem: $(PYTHON) has no venv module: install it and run make again" >&2; exit 1; fi; \
+	  if [ "$$(id -u)" = 0 ]; then sudo=; \
+	  elif sudo -n true 2>/dev/null; then sudo=sudo; \
+	  else echo "cgmem: run this and then make again: sudo apt-get install $$package" >&2; exit 1; fi; \
+	  $$sudo apt-get -q update && $$sudo apt-get -qy install $$package && $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip -q install --upgrade pip
+
+$(VENV)/.installed: pyproject.toml $(VENV)/bin/python
+	@$(BIN)/python -m pip -q install -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	@$(BIN)/python -m pip -q install --group test --group lint --group build
+	@touch $@

@@ -1,0 +1,115 @@
+"""The cgroups above a scope: the limits that they set on it, and their OOMs.
+
+Held descriptors, one pread each: this is read whenever a scope opens.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from cgmem_backends import kernel_files as kf
+from cgmem_backends.hierarchy import find_hierarchy
+
+
+class AncestorLimit(NamedTuple):
+    """A limit found on the path to the root."""
+
+    max_bytes: int
+    directory: Path
+
+
+class _Ancestor(NamedTuple):
+    directory: Path
+    max_fd: int | None
+    current_fd: int | None
+    local_events_fd: int | None
+
+
+class Ancestry:
+    """The path from `base` (included) up to the mount (included, as far as it has the files)."""
+
+    def __init__(self, base: Path, mount: Path) -> None:
+        self._ancestors = [_open(directory) for directory in _path_up(base, mount)]
+
+    def smallest_limit(self) -> AncestorLimit | None:
+        """The smallest memory.max on the path, or None."""
+        limits = [
+            AncestorLimit(limit, ancestor.directory)
+            for ancestor in self._ancestors
+            if (limit := _limit(ancestor.max_fd)) is not None
+        ]
+        return min(limits, default=None)
+
+    def smallest_headroom(self) -> AncestorLimit | None:
+        """The smallest (memory.max - memory.current) on the path, or None without a limit."""
+        headrooms = []
+        for ancestor in self._ancestors:
+            limit = _limit(ancestor.max_fd)
+            if limit is not None:
+                used = _limit(ancestor.current_fd) or 0
+                headrooms.append(AncestorLimit(max(0, limit - used), ancestor.directory))
+        return min(headrooms, default=None)
+
+    def ooms(self) -> dict[Path, int]:
+        """`oom` of each ancestor's memory.events.local: OOMs at its own limit."""
+        found = {}
+        for ancestor in self._ancestors:
+            text = _pread(ancestor.local_events_fd)
+            if text is not None:
+                found[ancestor.directory] = kf.parse_keyed(text).get("oom", 0)
+        return found
+
+    def __del__(self) -> None:
+        # Shared by every scope below the same cgroup; the last one to go closes it.
+        self.close()
+
+    def close(self) -> None:
+        """Give up the descriptors."""
+        for ancestor in self._ancestors:
+            for descriptor in ancestor[1:]:
+                if descriptor is not None:
+                    os.close(descriptor)
+        self._ancestors = []
+
+
+def own_headroom(proc: Path = Path("/proc")) -> tuple[int, str] | None:
+    """Bytes left below the tightest limit on this process's own cgroup path, and whose it is."""
+    hierarchy = find_hierarchy(proc)
+    if hierarchy.mount is None or hierarchy.own is None:
+        return None
+    tightest = Ancestry(hierarchy.own, hierarchy.mount).smallest_headroom()
+    return None if tightest is None else (tightest.max_bytes, str(tightest.directory))
+
+
+def _path_up(base: Path, mount: Path) -> list[Path]:
+    if base == mount or mount not in base.parents:
+        return [base]
+    return [base, *(parent for parent in base.parents if parent.is_relative_to(mount))]
+
+
+def _open(directory: Path) -> _Ancestor:
+    files = (kf.MEMORY_MAX, kf.MEMORY_CURRENT, kf.MEMORY_EVENTS_LOCAL)
+    return _Ancestor(directory, *(_descriptor(directory / name) for name in files))
+
+
+def _descriptor(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # the root has no limits; before 5.2 there are no local events
+        return None
+
+
+def _limit(descriptor: int | None) -> int | None:
+    text = _pread(descriptor)
+    return None if text is None else kf.parse_limit(text)
+
+
+def _pread(descriptor: int | None) -> bytes | None:
+    if descriptor is None:
+        return None
+    try:
+        return os.pread(descriptor, 4096, 0)
+    except OSError:  # removed meanwhile
+        return None

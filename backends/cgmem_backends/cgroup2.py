@@ -1,0 +1,170 @@
+"""The `cgroup2` backend: cgroupfs, in this process's own delegated cgroup."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from cgmem.contract import (
+    Capabilities,
+    EffectiveLimits,
+    Limits,
+    Scope,
+    ScopeRecord,
+    Usability,
+)
+from cgmem.errors import CgroupError, ScopeVanished
+from cgmem_backends import cgroup_directory as cg
+from cgmem_backends import scope_record, subtree
+from cgmem_backends.ancestry import Ancestry
+from cgmem_backends.cgroup_scope import CgroupScope
+from cgmem_backends.hierarchy import Hierarchy, find_hierarchy
+from cgmem_backends.linux_calls import get_xattr, set_xattr
+from cgmem_backends.placement import Placement
+
+_PREFIX = "cgmem-"
+_SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3)
+
+
+class _Claimed(NamedTuple):
+    base: Path
+    ancestry: Ancestry
+    hierarchy: Hierarchy
+
+
+class Cgroup2Backend:
+    """Scopes in the own cgroup. Implements `cgmem.contract.Backend`."""
+
+    name = "cgroup2"
+    capabilities = Capabilities(
+        kernel_limits=True,
+        brake=True,
+        placed_before_exec=True,
+        every_descendant=True,
+        metric="cgroup",
+        cannot=("a child with the same uid can raise its own limit if it means to",),
+    )
+
+    def __init__(
+        self,
+        *,
+        proc: Path = Path("/proc"),
+        systemd_runs: bool | None = None,
+        placement: Placement | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        mkdir: Callable[[Path], None] = os.mkdir,
+        rmdir: Callable[[Path], None] = os.rmdir,
+    ) -> None:
+        self._proc = proc
+        self._systemd_runs = _SYSTEMD_RUNS.is_dir() if systemd_runs is None else systemd_runs
+        self._placement = placement or Placement()
+        self._clock = clock
+        self._mkdir = mkdir
+        self._rmdir = rmdir
+        self._numbers = itertools.count(1)
+        self._claim_lock = threading.Lock()
+        self._claimed: _Claimed | None = None
+
+    def probe(self) -> Usability:
+        """Say whether the own cgroup can be divided, changing nothing."""
+        return subtree.inspect(self._host())
+
+    def open_scope(self, record: ScopeRecord, limits: Limits) -> tuple[Scope, EffectiveLimits]:
+        """Make a cgroup with its limits set. Raises `BackendUnavailable` or `CgroupError`."""
+        claimed = self._claim()
+        directory = self._make(claimed.base)
+        try:
+            scope = self._scope(directory, record, claimed.ancestry, claimed.hierarchy)
+            effective = scope.set_limits(limits)
+        except BaseException:
+            cg.remove(directory, self._rmdir)
+            raise
+        self._write_down(directory, record)
+        return scope, effective
+
+    def list_scopes(self) -> list[Scope]:
+        """Every scope of this user (root: of everybody) that this mount shows."""
+        hierarchy = find_hierarchy(self._proc)
+        mount = hierarchy.mount
+        if mount is None:
+            return []
+        ancestries: dict[Path, Ancestry] = {}
+        found: list[Scope] = []
+        for directory in _own_directories(mount):
+            record = scope_record.decode(get_xattr(directory, subtree.RECORD_XATTR) or b"")
+            if record is None:
+                continue
+            parent = directory.parent
+            ancestry = ancestries.get(parent) or Ancestry(parent, mount)
+            ancestries[parent] = ancestry
+            with suppress(CgroupError, ScopeVanished):  # removed meanwhile
+                found.append(self._scope(directory, record, ancestry, hierarchy))
+        return found
+
+    def placement(self) -> tuple[str, str]:
+        """How children are put inside, and why so."""
+        return self._placement.method, self._placement.reason
+
+    def _host(self) -> subtree.Host:
+        return subtree.Host(
+            find_hierarchy(self._proc), self._proc, self._systemd_runs, os.geteuid(), self._mkdir
+        )
+
+    def _claim(self) -> _Claimed:
+        with self._claim_lock:
+            if self._claimed is None:
+                host = self._host()
+                base = subtree.claim(host)
+                ancestry = Ancestry(base, host.hierarchy.mount or base)
+                self._claimed = _Claimed(base, ancestry, host.hierarchy)
+            return self._claimed
+
+    def _make(self, base: Path) -> Path:
+        """Make a directory with a name of our own: an id never becomes a path."""
+        for number in self._numbers:
+            directory = base / f"{_PREFIX}{os.getpid()}-{number}"
+            try:
+                self._mkdir(directory)
+            except FileExistsError:  # left by an earlier process with our pid
+                continue
+            except OSError as error:
+                raise CgroupError(error, "making", str(directory)) from error
+            return directory
+        raise AssertionError("unreachable: the numbers never end")
+
+    def _scope(
+        self, directory: Path, record: ScopeRecord, ancestry: Ancestry, hierarchy: Hierarchy
+    ) -> CgroupScope:
+        return CgroupScope(
+            directory,
+            record,
+            shown=hierarchy.shown(directory),
+            ancestry=ancestry,
+            placement=self._placement,
+            root_is_hosts=hierarchy.root_is_hosts,
+            clock=self._clock,
+            rmdir=self._rmdir,
+        )
+
+    def _write_down(self, directory: Path, record: ScopeRecord) -> None:
+        # Without the record `ps` doesn't show the scope; its limits hold all the same.
+        with suppress(OSError):
+            set_xattr(directory, subtree.RECORD_XATTR, scope_record.encode(record))
+
+
+def _own_directories(mount: Path) -> Iterator[Path]:
+    euid = os.geteuid()
+    for directory in cg.walk(mount):
+        if directory.name.startswith(_PREFIX) and directory.name != subtree.SUPERVISOR_LEAF:
+            try:
+                owner = directory.stat().st_uid
+            except OSError:
+                continue
+            if euid in (0, owner):
+                yield directory

@@ -1,0 +1,181 @@
+"""One cgroup as a directory: read and write its files, list its processes, remove it.
+
+`OSError` becomes `ScopeVanished` or `CgroupError` here and nowhere above.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cgmem.errors import CgroupError, ScopeVanished
+from cgmem_backends import kernel_files as kf
+from cgmem_backends import linux_calls
+
+_GONE = frozenset({errno.ENOENT, errno.ENODEV})
+_READ_SIZE = 1 << 14
+
+
+@contextmanager
+def translated(doing: str, path: Path | str) -> Iterator[None]:
+    """Turn OSError into the library's errors, with what was being done and where."""
+    try:
+        yield
+    except OSError as error:
+        # ENODEV: a held descriptor of a removed cgroup. ENOENT: the directory itself is gone.
+        if error.errno == errno.ENODEV or (
+            error.errno == errno.ENOENT and not Path(path).parent.exists()
+        ):
+            raise ScopeVanished(f"the cgroup of {path} was removed") from error
+        raise CgroupError(error, doing, str(path)) from error
+
+
+def read_file(directory: Path, name: str) -> bytes | None:
+    """Read one interface file; None where this kernel lacks it or the cgroup is gone."""
+    try:
+        descriptor = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise CgroupError(error, "reading", str(directory / name)) from error
+    try:
+        return _read_all(descriptor)
+    except OSError as error:
+        # A file that is there and answers EOPNOTSUPP (memory.pressure with psi=0) is a lack too.
+        if error.errno in _GONE or error.errno == errno.EOPNOTSUPP:
+            return None
+        raise CgroupError(error, "reading", str(directory / name)) from error
+    finally:
+        os.close(descriptor)
+
+
+def write_file(directory: Path, name: str, value: bytes) -> None:
+    """Write one interface file. Raises `ScopeVanished` or `CgroupError`."""
+    path = directory / name
+    with translated(f"writing {value.decode()!r} to", path):
+        # No O_CREAT: on a missing interface file it would turn ENOENT into EACCES.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, value)
+        finally:
+            os.close(descriptor)
+
+
+def write_limit(directory: Path, name: str, limit: int | None) -> int | None:
+    """Write a limit and return what the kernel then has (it rounds down to pages)."""
+    path = directory / name
+    with translated(f"writing {kf.limit_text(limit).decode()!r} to", path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, kf.limit_text(limit))
+            return kf.parse_limit(os.pread(descriptor, 64, 0))
+        finally:
+            os.close(descriptor)
+
+
+def read_limit(directory: Path, name: str) -> int | None:
+    """Read a limit; None for "max" and where the file is absent (the root has none)."""
+    text = read_file(directory, name)
+    return None if text is None else kf.parse_limit(text)
+
+
+def subdirectories(directory: Path) -> list[Path]:
+    """The child cgroups of a cgroup; empty once it is gone or where it can't be read."""
+    try:
+        with os.scandir(directory) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def walk(directory: Path) -> Iterator[Path]:
+    """Every cgroup of a subtree, children before their parents."""
+    for child in subdirectories(directory):
+        yield from walk(child)
+    yield directory
+
+
+def pids(directory: Path) -> list[int]:
+    """Processes in a cgroup and in the cgroups below it."""
+    return [pid for cgroup in walk(directory) for pid in own_pids(cgroup)]
+
+
+def own_pids(directory: Path) -> list[int]:
+    """Processes in this cgroup itself."""
+    return kf.parse_pids(read_file(directory, kf.PROCS) or b"")
+
+
+def send_signal(directory: Path, signum: int) -> None:
+    """Signal every process of a subtree; SIGKILL through cgroup.kill, which forks can't outrun."""
+    if signum == signal.SIGKILL and _kill_file(directory):
+        return
+    # SIGKILL without cgroup.kill (before 5.14): again until a round finds nobody new.
+    seen: set[int] = set()
+    while new := set(pids(directory)) - seen:
+        _signal_members(directory, new, signum)
+        seen |= new
+        if signum != signal.SIGKILL:
+            return
+
+
+def remove(directory: Path, rmdir: Callable[[Path], None] = os.rmdir) -> bool:
+    """Remove a cgroup and those below it, deepest first; False while a process is inside."""
+    for cgroup in walk(directory):
+        try:
+            rmdir(cgroup)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                return False
+            if error.errno not in _GONE:
+                raise CgroupError(error, "removing", str(cgroup)) from error
+    return True
+
+
+def _kill_file(directory: Path) -> bool:
+    try:
+        write_file(directory, kf.KILL, b"1")
+    except ScopeVanished:
+        return True
+    except CgroupError as error:
+        if error.errno in _GONE or error.errno == errno.EOPNOTSUPP:
+            return False
+        raise
+    return True
+
+
+def _signal_members(directory: Path, members: set[int], signum: int) -> None:
+    """Signal through pidfds, each checked to be a member still after it was opened."""
+    handles: dict[int, int] = {}
+    try:
+        for pid in members:
+            try:
+                handles[pid] = linux_calls.pidfd_open(pid)
+            except OSError:  # ended meanwhile
+                continue
+        still = set(pids(directory))
+        for pid, handle in handles.items():
+            if pid in still:
+                _send(handle, signum, pid)
+    finally:
+        for handle in handles.values():
+            os.close(handle)
+
+
+def _send(handle: int, signum: int, pid: int) -> None:
+    try:
+        linux_calls.pidfd_send_signal(handle, signum)
+    except ProcessLookupError:
+        return
+    except OSError as error:
+        raise CgroupError(error, f"sending signal {signum} to", f"pid {pid}") from error
+
+
+def _read_all(descriptor: int) -> bytes:
+    chunks = []
+    while chunk := os.read(descriptor, _READ_SIZE):
+        chunks.append(chunk)
+    return b"".join(chunks)

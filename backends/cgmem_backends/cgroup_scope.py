@@ -1,0 +1,241 @@
+"""What is done in a subtree: one cgroup per subprocess.
+
+Covers: limits, placing, reading, freezing, killing, removing. The code is the same whoever gave
+the subtree. Does not cover: where the subtree comes from (subtree.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+from cgmem.contract import (
+    Counters,
+    EffectiveLimits,
+    Limits,
+    MemoryEvents,
+    Sample,
+    ScopeRecord,
+)
+from cgmem.errors import CgmemError, CgroupError, ScopeVanished
+from cgmem_backends import cgroup_directory as cg
+from cgmem_backends import kernel_files as kf
+from cgmem_backends.ancestry import Ancestry
+from cgmem_backends.placement import Placement
+
+_POLLPRI = getattr(select, "POLLPRI", 0x2)
+_SMALL = 512
+_STAT = 8192
+
+
+class CgroupScope:
+    """One cgroup with its files held open. Implements `cgmem.contract.Scope`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        record: ScopeRecord,
+        *,
+        shown: str,
+        ancestry: Ancestry,
+        placement: Placement,
+        root_is_hosts: bool,
+        clock: Callable[[], float] = time.monotonic,
+        rmdir: Callable[[Path], None] = os.rmdir,
+    ) -> None:
+        self.record = record
+        self.location = shown
+        self.directory = directory
+        self._ancestry = ancestry
+        self._ancestor_ooms = ancestry.ooms()
+        self._placement = placement
+        self._root_is_hosts = root_is_hosts
+        self._clock = clock
+        self._rmdir = rmdir
+        self._descriptors: dict[str, int] = {}
+        self._last_events: MemoryEvents | None = None
+        self._looked: tuple[bytes, bytes] | None = None
+        with cg.translated("opening", directory / kf.MEMORY_CURRENT):
+            self._current_fd = self._hold(kf.MEMORY_CURRENT)
+            self._events_fd = self._hold(kf.MEMORY_EVENTS)
+
+    @property
+    def wake_descriptors(self) -> list[tuple[int, int]]:
+        """memory.events and cgroup.events, each ready by POLLPRI until the next read of it."""
+        with cg.translated("opening", self.directory / kf.EVENTS):
+            populated_fd = self._hold(kf.EVENTS)
+            # A file that was never read is ready at once.
+            os.pread(populated_fd, _SMALL, 0)
+        return [(self._events_fd, _POLLPRI), (populated_fd, _POLLPRI)]
+
+    def start(self, args: Any, options: Mapping[str, Any]) -> Popen[Any]:
+        """Start a command inside, before its first instruction."""
+        flags = getattr(os, "O_PATH", 0) | os.O_DIRECTORY | os.O_CLOEXEC
+        with cg.translated("opening", self.directory):
+            descriptor = os.open(self.directory, flags)
+        try:
+            return self._placement.start(
+                args, options, cgroup_path=str(self.directory), cgroup_fd=descriptor
+            )
+        finally:
+            os.close(descriptor)
+
+    def sample(self, detail_above: int | None = None, *, if_changed: bool = False) -> Sample | None:
+        """Two preads; past `detail_above` bytes also memory.stat, pressure, swap and CPU time."""
+        try:
+            looked = (os.pread(self._current_fd, 32, 0), os.pread(self._events_fd, _SMALL, 0))
+        except OSError as error:
+            raise self._translated(error, kf.MEMORY_EVENTS) from error
+        if if_changed and looked == self._looked:
+            return None
+        self._looked = looked
+        current = int(looked[0])
+        events = kf.parse_events(looked[1])
+        self._last_events = events
+        sample = Sample(self._clock(), current, "cgroup", events)
+        if detail_above is None or current <= detail_above:
+            return sample
+        return self._with_detail(sample)
+
+    def counters(self) -> Counters:
+        """Read events, peak and what reclaim could take back; local events only after a kill."""
+        try:
+            events = self._read_events()
+        except ScopeVanished:
+            return Counters(self._last_events, cached=True, host_root_visible=self._root_is_hosts)
+        peak = cg.read_limit(self.directory, kf.MEMORY_PEAK)
+        stat = cg.read_file(self.directory, kf.MEMORY_STAT)
+        killed = bool(events.oom_kill)
+        return Counters(
+            events,
+            self._local_events() if killed else None,
+            self._ancestors_with_oom() if killed else (),
+            self._root_is_hosts,
+            peak,
+            None if stat is None else kf.reclaimable_bytes(kf.parse_keyed(stat)),
+        )
+
+    def set_limits(self, limits: Limits) -> EffectiveLimits:
+        """Write the budget and read it back. memory.high goes first: it is the gentler one."""
+        high = cg.write_limit(self.directory, kf.MEMORY_HIGH, limits.high_bytes)
+        hard = cg.write_limit(self.directory, kf.MEMORY_MAX, limits.max_bytes)
+        swap, swap_counted = self._set_swap(limits.swap_max_bytes)
+        self._set_oom_group(limits.oom_group)
+        smallest, source = hard, self.location
+        above = self._ancestry.smallest_limit()
+        if above is not None and (smallest is None or above.max_bytes < smallest):
+            smallest, source = above.max_bytes, str(above.directory)
+        return EffectiveLimits(
+            high,
+            hard,
+            swap,
+            smallest,
+            None if smallest is None else source,
+            enforced=hard is not None and hard <= (limits.max_bytes or hard),
+            soft=not swap_counted and _host_has_swap(),
+        )
+
+    def freeze(self, frozen: bool) -> None:
+        """cgroup.freeze: 4-14 ms until all have stopped; SIGKILL still works."""
+        cg.write_file(self.directory, kf.FREEZE, b"1" if frozen else b"0")
+
+    def signal(self, signum: int) -> None:
+        """Signal every process inside."""
+        cg.send_signal(self.directory, signum)
+
+    def pids(self) -> list[int]:
+        """Processes inside, nested cgroups included."""
+        return cg.pids(self.directory)
+
+    def close(self) -> bool:
+        """Remove the cgroup, nested ones first; False while a process is inside."""
+        return cg.remove(self.directory, self._rmdir)
+
+    def detach(self) -> None:
+        """Give up the descriptors."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
+
+    def _with_detail(self, sample: Sample) -> Sample:
+        stat = kf.parse_keyed(self._optional(kf.MEMORY_STAT, _STAT))
+        pressure = kf.parse_pressure(self._optional(kf.MEMORY_PRESSURE))
+        swap = self._optional(kf.MEMORY_SWAP_CURRENT).strip()
+        user_usec = kf.parse_keyed(self._optional(kf.CPU_STAT, 2048)).get("user_usec")
+        # A descriptor of its own: reading the one that is waited on would swallow the wake-up.
+        frozen = kf.parse_keyed(self._optional(kf.EVENTS, holder="frozen")).get("frozen") == 1
+        return sample._replace(
+            reclaimable_bytes=kf.reclaimable_bytes(stat) if stat else None,
+            swap_bytes=int(swap) if swap.isdigit() else None,
+            some_seconds=pressure.get("some"),
+            full_seconds=pressure.get("full"),
+            user_seconds=None if user_usec is None else user_usec / 1e6,
+            refaults=stat.get("workingset_refault_file"),
+            frozen=frozen,
+        )
+
+    def _optional(self, name: str, size: int = _SMALL, holder: str | None = None) -> bytes:
+        """Read a file that this kernel may lack; empty then."""
+        try:
+            return os.pread(self._hold(name, holder), size, 0)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                raise self._translated(error, name) from error
+            return b""
+
+    def _read_events(self) -> MemoryEvents:
+        try:
+            return kf.parse_events(os.pread(self._events_fd, _SMALL, 0))
+        except OSError as error:
+            raise self._translated(error, kf.MEMORY_EVENTS) from error
+
+    def _translated(self, error: OSError, name: str) -> CgmemError:
+        # ENODEV: the directory is gone. EBADF: we closed it after it had gone.
+        if error.errno in (errno.ENODEV, errno.EBADF):
+            return ScopeVanished(f"cgroup {self.location} was removed")
+        return CgroupError(error, "reading", str(self.directory / name))
+
+    def _hold(self, name: str, holder: str | None = None) -> int:
+        key = holder or name
+        if key not in self._descriptors:
+            path = self.directory / name
+            self._descriptors[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._descriptors[key]
+
+    def _local_events(self) -> MemoryEvents | None:
+        text = cg.read_file(self.directory, kf.MEMORY_EVENTS_LOCAL)
+        return None if text is None else kf.parse_events(text)
+
+    def _ancestors_with_oom(self) -> tuple[str, ...]:
+        before = self._ancestor_ooms
+        now = self._ancestry.ooms()
+        return tuple(str(path) for path, count in now.items() if count > before.get(path, 0))
+
+    def _set_swap(self, limit: int | None) -> tuple[int | None, bool]:
+        try:
+            return cg.write_limit(self.directory, kf.MEMORY_SWAP_MAX, limit), True
+        except CgroupError as error:
+            if error.errno == errno.ENOENT:
+                return None, False
+            raise
+
+    def _set_oom_group(self, wanted: bool) -> None:
+        if not wanted:  # 0 is what a new cgroup has
+            return
+        try:
+            cg.write_file(self.directory, kf.MEMORY_OOM_GROUP, b"1")
+        except CgroupError as error:
+            if error.errno != errno.ENOENT:  # before 4.19: the kernel kills only the largest
+                raise
+
+
+def _host_has_swap(path: Path = Path("/proc/swaps")) -> bool:
+    try:
+        return len(path.read_bytes().splitlines()) > 1
+    except OSError:
+        return False

@@ -1,0 +1,129 @@
+"""Where cgroup v2 is mounted here, and where in it this process is.
+
+Covers: telling apart v2 alone, hybrid, v1, a cgroup namespace, a read-only mount, no cgroups.
+Does not cover: whether the own cgroup may be used for scopes (see subtree.py).
+Source: proc_pid_mountinfo(5), cgroups(7) "/proc/pid/cgroup", cgroup_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from cgmem_backends import kernel_files as kf
+
+Kind = Literal["v2", "hybrid", "v1", "none"]
+
+
+class Hierarchy(NamedTuple):
+    """The cgroup v2 hierarchy as this process sees it."""
+
+    kind: Kind
+    """"hybrid": v2 is mounted, and a v1 hierarchy has the memory controller."""
+    mount: Path | None
+    """Where cgroup2 is mounted, for "v2" and "hybrid"."""
+    own: Path | None
+    """Directory of this process's cgroup; None when it lies outside of what is mounted."""
+    read_only: bool = False
+
+    @property
+    def root_is_hosts(self) -> bool:
+        """The mounted root is the machine's own, no cgroup namespace in between.
+
+        Only the real root has no cgroup.type file.
+        """
+        return self.mount is not None and not (self.mount / kf.TYPE).exists()
+
+    def shown(self, directory: Path) -> str:
+        """A cgroup directory as /proc/PID/cgroup names it: its path below the mount."""
+        if self.mount is None or directory == self.mount:
+            return "/"
+        return "/" + str(directory.relative_to(self.mount))
+
+
+class _Mount(NamedTuple):
+    root: str
+    point: str
+    read_only: bool
+    fstype: str
+    super_options: frozenset[str]
+
+
+def find_hierarchy(proc: Path = Path("/proc")) -> Hierarchy:
+    """Read `proc`/self/mountinfo and `proc`/self/cgroup. Missing files mean no cgroups."""
+    mounts = parse_mountinfo(_read(proc / "self/mountinfo"))
+    v1_memory = any(m.fstype == "cgroup" and "memory" in m.super_options for m in mounts)
+    any_v1 = any(m.fstype == "cgroup" for m in mounts)
+    unified = [m for m in mounts if m.fstype == "cgroup2"]
+    if not unified:
+        return Hierarchy("v1" if any_v1 else "none", None, None)
+    own = parse_own_cgroup(_read(proc / "self/cgroup"))
+    mount, directory = _nearest(unified, own)
+    kind: Kind = "hybrid" if v1_memory else "v2"
+    return Hierarchy(kind, Path(mount.point), directory, mount.read_only)
+
+
+def parse_mountinfo(text: bytes) -> list[_Mount]:
+    """Parse mountinfo. A line of another shape is skipped."""
+    mounts = []
+    for line in text.splitlines():
+        before, separator, after = line.partition(b" - ")
+        fields, tail = before.split(), after.split()
+        if not separator or len(fields) < 6 or len(tail) < 2:
+            continue
+        options = tail[2].split(b",") if len(tail) > 2 else []
+        # The mount's own options tell read-only binds; the super block's tell a read-only mount.
+        read_only = b"ro" in fields[5].split(b",") or b"ro" in options
+        mounts.append(
+            _Mount(
+                _unescape(fields[3]),
+                _unescape(fields[4]),
+                read_only,
+                os.fsdecode(tail[0]),
+                frozenset(os.fsdecode(option) for option in options),
+            )
+        )
+    return mounts
+
+
+def parse_own_cgroup(text: bytes) -> str | None:
+    """Take the path of the `0::` line of /proc/PID/cgroup; None where there is none."""
+    for line in text.split(b"\n"):
+        if line.startswith(b"0::"):
+            return os.fsdecode(line[3:]).removesuffix(" (deleted)")
+    return None
+
+
+def _nearest(unified: list[_Mount], own: str | None) -> tuple[_Mount, Path | None]:
+    """Choose the mount through which the own cgroup is visible, the longest root first."""
+    for mount in sorted(unified, key=lambda m: len(m.root), reverse=True):
+        below = _below(own, mount.root)
+        if below is not None:
+            return mount, Path(mount.point) / below
+    return unified[0], None
+
+
+def _below(own: str | None, root: str) -> str | None:
+    # "/.." at the front: the cgroup lies outside of our cgroup namespace.
+    if own is None or own.startswith("/.."):
+        return None
+    if root == "/":
+        return own.lstrip("/")
+    if own == root or own.startswith(root + "/"):
+        return own[len(root) :].lstrip("/")
+    return None
+
+
+def _unescape(field: bytes) -> str:
+    """Undo mountinfo's octal escapes (space, tab, newline, backslash)."""
+    for code, char in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
+        field = field.replace(code, char)
+    return os.fsdecode(field)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

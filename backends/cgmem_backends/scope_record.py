@@ -1,0 +1,71 @@
+"""A scope's record as it is kept on disk: JSON in a `user.cgmem` xattr or in a run file.
+
+Whoever reads it must not trust it: another program may have written it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cgmem.contract import ScopeRecord
+
+MAX_BYTES = 3000
+"""An xattr of a cgroup is kernel memory; the command is what gets cut to fit."""
+
+
+def encode(record: ScopeRecord) -> bytes:
+    """Encode in at most `MAX_BYTES` bytes; a long command is cut."""
+    text = _dump(record)
+    if len(text) > MAX_BYTES:
+        command = tuple(word[:80] for word in record.command[:6])
+        text = _dump(record._replace(command=(*command, "…")))
+    if len(text) > MAX_BYTES:
+        text = _dump(record._replace(command=(), log_dir=None))
+    return text
+
+
+def decode(text: bytes) -> ScopeRecord | None:
+    """Decode; None for anything that is not a record (torn, foreign, of another version)."""
+    try:
+        found = json.loads(text)
+        record = ScopeRecord(**found)._replace(command=tuple(found.get("command", ())))
+    except (ValueError, TypeError):
+        return None
+    return record if _well_formed(record) else None
+
+
+def process_start(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """Start time of a process in clock ticks since boot (proc_pid_stat(5), field 22).
+
+    None once it is gone. Together with the pid it names one process for ever.
+    """
+    try:
+        text = (proc / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
+    # The command name may hold spaces and parentheses: count from the last ")".
+    fields = text[text.rfind(b")") + 1 :].split()
+    return int(fields[19]) if len(fields) > 19 and fields[19].isdigit() else None
+
+
+def _dump(record: ScopeRecord) -> bytes:
+    return json.dumps(record._asdict(), separators=(",", ":")).encode()
+
+
+def _well_formed(record: ScopeRecord) -> bool:
+    sizes = (record.warning_bytes, record.critical_bytes, record.max_bytes)
+    return (
+        isinstance(record.subprocess_id, str)
+        and _is_int(record.supervisor_pid)
+        and _is_int(record.supervisor_start)
+        and isinstance(record.started_at, (int, float))
+        and all(isinstance(word, str) for word in record.command)
+        and isinstance(record.agent_type, (str, type(None)))
+        and isinstance(record.log_dir, (str, type(None)))
+        and all(size is None or _is_int(size) for size in sizes)
+    )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

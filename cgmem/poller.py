@@ -1,0 +1,179 @@
+"""One thread for every scope: a tick every `tick_seconds`, kernel events in between.
+
+It knows when to call, not what is done: whoever is watched decides that. What a watched one
+raises is reported once and hurts nobody else.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from cgmem.wakeups import Wakeups
+
+COALESCE_SECONDS = 0.1
+"""A throttled group or page cache reclaim can notify 100 times a second: read it 10 times."""
+
+LINGER_SECONDS = 10.0
+"""How long the thread keeps ticking with nothing to watch. While it does, a new scope needs not
+wake it."""
+
+
+class Watched(Protocol):
+    """What the poller calls. Called from the poller's thread alone."""
+
+    def tick(self, now: float) -> None:
+        """A tick has come. `now` is monotonic seconds."""
+
+    def woken(self, now: float) -> None:
+        """A descriptor was ready, or the time asked for by `schedule` has come."""
+
+
+class Poller:
+    """Ticks and wakes what it watches. The thread starts with the first one."""
+
+    def __init__(
+        self,
+        tick_seconds: float,
+        *,
+        warn: Callable[[str], None],
+        after_tick: Callable[[float], None] = lambda _now: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.tick_seconds = tick_seconds
+        self._warn = warn
+        self._after_tick = after_tick
+        self._clock = clock
+        self._wakeups = Wakeups()
+        self._watched: dict[Watched, Sequence[tuple[int, int]]] = {}
+        self._by_descriptor: dict[int, tuple[Watched, int]] = {}
+        self._due_at: dict[Watched, float] = {}
+        self._rearm_at: dict[int, float] = {}
+        self._woken_at: dict[int, float] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._asleep = False
+        self._stopping = False
+        self._next_tick = clock() + tick_seconds
+        self._idle_since: float | None = None
+
+    def add(self, watched: Watched, descriptors: Sequence[tuple[int, int]]) -> None:
+        """Start to watch; `descriptors` are (descriptor, poll(2) mask) pairs that wake it."""
+        with self._lock:
+            self._watched[watched] = descriptors
+            for descriptor, mask in descriptors:
+                self._by_descriptor[descriptor] = (watched, mask)
+                self._wakeups.add(descriptor, mask)
+            if self._thread is None:
+                self._start()
+            elif self._asleep:
+                self._wakeups.wake()
+
+    def remove(self, watched: Watched) -> None:
+        """Stop watching. To be called before the descriptors are closed."""
+        with self._lock:
+            self._due_at.pop(watched, None)
+            for descriptor, _ in self._watched.pop(watched, ()):
+                self._wakeups.discard(descriptor)
+                self._by_descriptor.pop(descriptor, None)
+                self._rearm_at.pop(descriptor, None)
+                self._woken_at.pop(descriptor, None)
+
+    def schedule(self, watched: Watched, at: float) -> None:
+        """Call `watched.woken` at `at` (monotonic seconds); replaces an earlier request."""
+        with self._lock:
+            if watched not in self._watched:
+                return
+            self._due_at[watched] = at
+        if threading.current_thread() is not self._thread:
+            self._wakeups.wake()
+
+    def stop(self) -> None:
+        """End the thread and wait for it. Nothing is watched any more."""
+        self._stopping = True
+        self._wakeups.wake()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        self._thread = None
+
+    def tick(self, now: float) -> None:
+        """Tick every watched one once. The poller's thread calls it; so does the bench."""
+        for watched in tuple(self._watched):
+            try:
+                watched.tick(now)
+            except Exception as error:  # noqa: BLE001  (one watched one's fault is not the others')
+                self._report(watched, error)
+        self._after_tick(now)
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="cgmem-poller", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        # Signals are for the host program's own threads.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        while not self._stopping:
+            ready = self._wakeups.wait(self._timeout())
+            self._asleep = False
+            self._handle(ready)
+        self._wakeups.close()
+
+    def _handle(self, ready: list[int]) -> None:
+        now = self._clock()
+        woken = self._owners(ready, now)
+        if now >= self._next_tick:
+            self._next_tick = now + self.tick_seconds
+            self.tick(now)
+        woken.update(self._due(now))
+        for watched in woken:
+            try:
+                watched.woken(now)
+            except Exception as error:  # noqa: BLE001  (as in tick)
+                self._report(watched, error)
+        self._rearm(now)
+
+    def _owners(self, ready: list[int], now: float) -> set[Watched]:
+        owners = set()
+        for descriptor in ready:
+            found = self._by_descriptor.get(descriptor)
+            if found is not None:
+                owners.add(found[0])
+                last = self._woken_at.get(descriptor, 0.0)
+                self._woken_at[descriptor] = now
+                self._rearm_at[descriptor] = max(now, last + COALESCE_SECONDS)
+        return owners
+
+    def _due(self, now: float) -> list[Watched]:
+        with self._lock:
+            due = [watched for watched, at in self._due_at.items() if at <= now]
+            for watched in due:
+                del self._due_at[watched]
+        return due
+
+    def _rearm(self, now: float) -> None:
+        for descriptor, at in list(self._rearm_at.items()):
+            if at <= now:
+                del self._rearm_at[descriptor]
+                found = self._by_descriptor.get(descriptor)
+                if found is not None:
+                    self._wakeups.rearm(descriptor, found[1])
+
+    def _timeout(self) -> float | None:
+        now = self._clock()
+        with self._lock:
+            if self._watched:
+                self._idle_since = None
+            elif self._idle_since is None:
+                self._idle_since = now
+            elif now - self._idle_since > LINGER_SECONDS:
+                self._asleep = True
+                return None
+            soonest = min((self._next_tick, *self._rearm_at.values(), *self._due_at.values()))
+        return max(0.0, soonest - now)
+
+    def _report(self, watched: Watched, error: Exception) -> None:
+        self._warn(f"{watched}: {type(error).__name__}: {error}")

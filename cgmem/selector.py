@@ -1,0 +1,101 @@
+"""The one module that loads `cgmem_backends`: by name, and only when asked.
+
+"Which backends are there" (`NAMES`) and "which works here" (`choose`) are two questions.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import NamedTuple, cast
+
+from cgmem.contract import Backend, ObservingBackend, SystemMemory, Usability
+from cgmem.errors import BackendUnavailable, ConfigurationError, EnforcementError
+
+_CLASSES = {
+    "cgroup2": ("cgmem_backends.cgroup2", "Cgroup2Backend"),
+    "psutil": ("cgmem_backends.psutil_backend", "PsutilBackend"),
+}
+
+NAMES = tuple(_CLASSES)
+"""Every backend, the preferred one first."""
+
+FALLBACK = "psutil"
+"""The backend that works everywhere and can watch processes that already run."""
+
+
+class Choice(NamedTuple):
+    """The chosen backend, and what was found on the way to it."""
+
+    backend: Backend
+    reason: str
+    """Why this one, in one sentence."""
+    passed_over: tuple[tuple[str, Usability], ...] = ()
+    """Backends that were preferred and can't work here."""
+
+
+def load(name: str) -> Backend:
+    """Load one backend by name. Raises `ConfigurationError` for a name that there isn't."""
+    try:
+        module, class_name = _CLASSES[name]
+    except KeyError:
+        raise ConfigurationError(
+            f"backend {name!r} does not exist", hint=f"choose one of: auto, {', '.join(NAMES)}"
+        ) from None
+    return cast(Backend, getattr(import_module(module), class_name)())
+
+
+def load_observer() -> ObservingBackend:
+    """Load the backend that can watch a process that already runs."""
+    return cast(ObservingBackend, load(FALLBACK))
+
+
+def choose(wanted: str = "auto", *, kernel_limits_required: bool = False) -> Choice:
+    """Choose the first usable backend, or check the one asked for by name.
+
+    Raises `EnforcementError` where kernel limits are required and none can give them,
+    `BackendUnavailable` where nothing works, `ConfigurationError` for an unknown name.
+    """
+    passed_over: list[tuple[str, Usability]] = []
+    for name in NAMES if wanted == "auto" else (wanted,):
+        backend = load(name)
+        if kernel_limits_required and not backend.capabilities.kernel_limits:
+            continue
+        usability = backend.probe()
+        if usability.usable:
+            return Choice(backend, _why(wanted, name, usability, passed_over), tuple(passed_over))
+        passed_over.append((name, usability))
+    raise _nothing_works(wanted, kernel_limits_required, passed_over)
+
+
+def system_memory() -> SystemMemory:
+    """Read the machine's memory and the headroom of this process's own cgroup."""
+    host_memory = import_module("cgmem_backends.host_memory")
+    ancestry = import_module("cgmem_backends.ancestry")
+    return cast(SystemMemory, host_memory.read_system_memory(ancestry.own_headroom))
+
+
+def process_start(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot; None where it is gone or unknown."""
+    return cast("int | None", import_module("cgmem_backends.scope_record").process_start(pid))
+
+
+def _why(
+    wanted: str, name: str, usability: Usability, passed_over: list[tuple[str, Usability]]
+) -> str:
+    if wanted != "auto":
+        return f"{name}: asked for; {usability.reason}"
+    if not passed_over:
+        return f"{name}: {usability.reason}"
+    others = "; ".join(f"{other}: {why.reason}" for other, why in passed_over)
+    return f"{name}: {usability.reason} (not {others})"
+
+
+def _nothing_works(
+    wanted: str, kernel_limits_required: bool, passed_over: list[tuple[str, Usability]]
+) -> EnforcementError | BackendUnavailable:
+    whys = "; ".join(f"{name}: {why.reason}" for name, why in passed_over)
+    fix = next((why.fix for _, why in passed_over if why.fix), "cgmem doctor")
+    if kernel_limits_required:
+        why = whys or f"the {wanted} backend polls, the kernel holds no limit"
+        return EnforcementError(f"enforcement required, but no kernel limits here: {why}", hint=fix)
+    return BackendUnavailable(f"no backend works here: {whys}", hint=fix)

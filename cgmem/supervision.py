@@ -1,0 +1,461 @@
+"""One supervised subprocess from its start to its outcome: the only place that holds its state.
+
+Covers: looking (sample, judge, act), ending it (SIGTERM, grace, SIGKILL), settling (last read,
+verdict, clean-up). Does not cover: the mechanism (the scope's), the rules (judge, verdict),
+where lines go (the sinks').
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from subprocess import Popen
+from typing import Any, NamedTuple, Protocol
+
+from cgmem import judge
+from cgmem.contract import (
+    Alert,
+    Counters,
+    EffectiveLimits,
+    Level,
+    Limits,
+    MemoryEvents,
+    Sample,
+    Scope,
+    SystemMemory,
+    Thresholds,
+)
+from cgmem.errors import CgmemError, ScopeVanished
+from cgmem.figures import Figures, add, finish
+from cgmem.outcome import Outcome
+from cgmem.poller import Poller
+from cgmem.settings import Settings
+from cgmem.verdict import Ended, WhatWeDid, killed_at_own_limit, verdict
+
+_RETRY_SECONDS = 0.02
+"""How soon to look again whether the last process has gone, where no descriptor tells."""
+
+_NO_EVENTS = MemoryEvents()
+
+
+class Sinks(Protocol):
+    """Where alerts and outcomes go. None of these may raise or block."""
+
+    def alert(self, supervision: Supervision, alert: Alert) -> None:
+        """Take one alert."""
+
+    def ended(self, supervision: Supervision, outcome: Outcome) -> None:
+        """Take the outcome; the supervision is over."""
+
+    def warn(self, text: str) -> None:
+        """Take a word about trouble of our own."""
+
+    def system_memory(self) -> SystemMemory:
+        """Read the machine's memory."""
+
+
+class Plan(NamedTuple):
+    """What is fixed when a supervision begins."""
+
+    settings: Settings
+    thresholds: Thresholds
+    limits: Limits
+    effective: EffectiveLimits
+    policy: judge.Policy
+    backend: str
+
+
+class Supervision:
+    """One subprocess under supervision. Thread-safe; the poller and its owner both call it."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        plan: Plan,
+        sinks: Sinks,
+        poller: Poller,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.scope = scope
+        self.plan = plan
+        self.subprocess_id = scope.record.subprocess_id
+        self.level: Level = "OK"
+        self.warnings: list[str] = []
+        self.outcome: Outcome | None = None
+        self.ended = threading.Event()
+        self.popen: Popen[Any] | None = None
+        self.last_sample: Sample | None = None
+        self._sinks = sinks
+        self._poller = poller
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._history = judge.History.start()
+        self._figures = Figures()
+        self._quiet = False
+        self._detail_above = judge.detail_above(plan.thresholds, plan.policy)
+        self._started = clock()
+        self._exit_fd: int | None = None
+        self._pid: int | None = None
+        self._what_we_did: WhatWeDid | None = None
+        self._sigkill_needed = False
+        self._kill_at: float | None = None
+        self._timeout_at: float | None = None
+        self._leftovers: tuple[int, ...] = ()
+        self._stalls: list[dict[str, Any]] = []
+        self._counters: Counters | None = None
+
+    def __str__(self) -> str:
+        return f"subprocess {self.subprocess_id}"
+
+    # --- the beginning
+
+    def begin(self, pid: int, popen: Popen[Any] | None) -> None:
+        """Take over the started process (ours, or with `popen` None one that already runs)."""
+        self.popen, self._pid = popen, pid
+        self._started = self._clock()
+        self._exit_fd = _exit_descriptor(pid)
+        timeout = self.plan.settings.timeout_seconds
+        with self._lock:
+            self._look(if_changed=False)
+            wakes = self._wake_descriptors()
+            if self._exit_fd is not None:
+                wakes.append((self._exit_fd, 1))  # POLLIN: the process has ended
+            self._poller.add(self, wakes)
+            if timeout is not None:
+                self._timeout_at = self._started + timeout
+                self._reschedule()
+
+    # --- what the poller calls
+
+    def tick(self, now: float) -> None:
+        """Look, unless nothing moved."""
+        if self.outcome is not None:
+            return
+        with self._lock:
+            self._look(if_changed=self._quiet)
+        if self._exit_fd is None:
+            self.settle()
+
+    def woken(self, now: float) -> None:
+        """Something happened: look, carry out what is due, settle if the end has come."""
+        with self._lock:
+            if self.outcome is not None:
+                return
+            self._look(if_changed=True)
+            self._carry_out_due(now)
+        self.settle()
+
+    # --- what the owner calls
+
+    def check(self) -> tuple[float, Level]:
+        """Look now. Returns (judged MB, level)."""
+        with self._lock:
+            if self.outcome is None:
+                self._look(if_changed=False)
+            return self._figures.end_mb, self.level
+
+    def abort(self, why: WhatWeDid, grace_seconds: float | None = None) -> None:
+        """End it: SIGTERM to every process, `grace_seconds`, then SIGKILL."""
+        grace = self.plan.settings.grace_seconds if grace_seconds is None else grace_seconds
+        with self._lock:
+            if self.outcome is not None or self._what_we_did is not None:
+                return
+            self._what_we_did = why
+            self.level = "ABORTED"
+            self._kill_at = self._clock() + grace
+            try:
+                # A stopped or frozen process can't obey; it gets its signal as it runs again.
+                self.scope.signal(signal.SIGTERM)
+                self.scope.signal(signal.SIGCONT)
+                self.scope.freeze(False)
+            except ScopeVanished:
+                pass
+            except (CgmemError, OSError) as error:
+                self._sinks.warn(f"{self}: {error}")
+            self._reschedule()
+
+    def kill(self, why: WhatWeDid) -> None:
+        """End it by SIGKILL at once."""
+        with self._lock:
+            if self.outcome is None:
+                self._what_we_did = self._what_we_did or why
+                self.level = "ABORTED"
+                self._kill_now()
+
+    def pause(self, seconds: float) -> None:
+        """Stopped time counts for no timer: move every deadline."""
+        with self._lock:
+            if self._timeout_at is not None:
+                self._timeout_at += seconds
+            if self._kill_at is not None:
+                self._kill_at += seconds
+            self._reschedule()
+
+    def set_limits(self, limits: Limits) -> EffectiveLimits:
+        """Set another budget on the running subprocess; returns what the kernel then holds."""
+        with self._lock:
+            effective = self.scope.set_limits(limits)
+            self.plan = self.plan._replace(limits=limits, effective=effective)
+            return effective
+
+    def settle(self) -> bool:
+        """If the main process has ended: last read, verdict, clean-up. True once all is done."""
+        with self._lock:
+            if self.outcome is None and self._has_ended():
+                self._counters = self._last_read()
+                if self._emptied():
+                    self._finish()
+                else:
+                    self._poller.schedule(self, self._clock() + _RETRY_SECONDS)
+            return self.outcome is not None
+
+    def let_go(self) -> None:
+        """Stop supervising a living subprocess: its hard limit stays, the brake is lifted.
+
+        memory.high without a supervisor to judge stalls could hold it for ever.
+        """
+        with self._lock:
+            if self.outcome is not None:
+                return
+            self._lift_brake()
+            self._counters = self._last_read()
+            self._leftovers = tuple(self._pids())
+            self._finish()
+
+    def _wake_descriptors(self) -> list[tuple[int, int]]:
+        try:
+            return list(self.scope.wake_descriptors)
+        except (CgmemError, OSError):  # gone already, or no descriptor left: ticks will do
+            return []
+
+    # --- looking
+
+    def _look(self, *, if_changed: bool) -> None:
+        try:
+            sample = self.scope.sample(self._detail_above, if_changed=if_changed)
+        except ScopeVanished:
+            return  # a normal end: settling finds it
+        if sample is None:
+            return
+        self.last_sample = sample
+        policy = self.plan.policy
+        judgement = judge.judge(self.plan.thresholds, policy, self._history, sample)
+        self._history = judgement.history
+        if self._what_we_did is None:
+            self.level = judgement.level
+        # While a brake is released, time below the thresholds must be seen to pass.
+        self._quiet = self.level == "OK" and policy.high_bytes == self.plan.limits.high_bytes
+        alive = self.popen is None or self.popen.returncode is None
+        self._figures = add(
+            self._figures, judge.judged_bytes(sample, policy.accounting), alive=alive
+        )
+        for alert in judgement.alerts:
+            self._tell(alert, judgement.actions)
+        for action in judgement.actions:
+            self._act(action, sample)
+
+    def _tell(self, alert: Alert, actions: tuple[judge.Action, ...]) -> None:
+        self.warnings.append(alert.message)
+        if alert.kind == "stall":
+            self._stalls.append(
+                {
+                    "at": round(alert.at - self._started, 3),
+                    "seconds": self.plan.policy.stall_after_seconds,
+                    "action": actions[0] if actions else "hold",
+                }
+            )
+        self._sinks.alert(self, alert)
+
+    def _act(self, action: str, sample: Sample) -> None:
+        try:
+            if action == "kill":
+                self.kill("hard_limit")
+            elif action == "abort":
+                self.abort("stall")
+            elif action == "freeze":
+                self.scope.freeze(True)
+            elif action == "release":
+                self._set_high(None)
+            elif action == "brake":
+                self._set_high(self.plan.limits.high_bytes)
+        except ScopeVanished:
+            return
+        except (CgmemError, OSError) as error:
+            self._sinks.warn(f"{self}: {action}: {error}")
+
+    def _set_high(self, high_bytes: int | None) -> None:
+        self.scope.set_limits(self.plan.limits._replace(high_bytes=high_bytes))
+        self.plan = self.plan._replace(policy=self.plan.policy._replace(high_bytes=high_bytes))
+        self._detail_above = judge.detail_above(self.plan.thresholds, self.plan.policy)
+
+    def _lift_brake(self) -> None:
+        if self.plan.policy.high_bytes is not None:
+            self._act("release", self.last_sample or Sample(0.0, 0, "cgroup"))
+
+    # --- ending it
+
+    def _carry_out_due(self, now: float) -> None:
+        if self._timeout_at is not None and now >= self._timeout_at:
+            self._timeout_at = None
+            self.abort("timeout")
+        if self._kill_at is not None and now >= self._kill_at:
+            self._sigkill_needed = True
+            self._kill_now()
+        self._reschedule()
+
+    def _kill_now(self) -> None:
+        self._kill_at = None
+        try:
+            self.scope.signal(signal.SIGKILL)
+        except ScopeVanished:
+            pass
+        except (CgmemError, OSError) as error:
+            self._sinks.warn(f"{self}: can't be killed: {error}")
+
+    def _reschedule(self) -> None:
+        times = [at for at in (self._timeout_at, self._kill_at) if at is not None]
+        if times:
+            self._poller.schedule(self, min(times))
+
+    # --- settling
+
+    def _has_ended(self) -> bool:
+        if self.popen is not None:
+            return self.popen.poll() is not None
+        return self._pid is None or _gone(self._exit_fd, self._pid)
+
+    def _last_read(self) -> Counters:
+        try:
+            return self.scope.counters()
+        except (CgmemError, OSError) as error:
+            self._sinks.warn(f"{self}: last read: {error}")
+            last = self.last_sample
+            return Counters(last.events if last else None, cached=True)
+
+    def _emptied(self) -> bool:
+        """Whether the scope is gone, or is to be left; else what is left in it gets killed."""
+        try:
+            if self.scope.close():
+                return True
+            if not self._leftovers:
+                self._leftovers = tuple(self._pids())
+            if self.plan.settings.keep and self._leftovers:
+                self._lift_brake()
+                return True
+            self.scope.signal(signal.SIGKILL)
+        except ScopeVanished:
+            return True
+        except (CgmemError, OSError) as error:
+            self._sinks.warn(f"{self}: clean-up: {error}")
+            return True
+        return False
+
+    def _finish(self) -> None:
+        # First the poller: a closed descriptor's number may belong to somebody else at once.
+        self._poller.remove(self)
+        self.scope.detach()
+        if self._exit_fd is not None:
+            os.close(self._exit_fd)
+            self._exit_fd = None
+        self.outcome = self._make_outcome()
+        self._sinks.ended(self, self.outcome)
+        self.ended.set()
+
+    def _make_outcome(self) -> Outcome:
+        counters = self._counters or Counters()
+        plan, record = self.plan, self.scope.record
+        memory = self._sinks.system_memory()
+        at_limit = plan.limits.max_bytes if killed_at_own_limit(counters) else None
+        totals = finish(
+            self._figures,
+            counters,
+            limit_reached=at_limit,
+            page_cache_counts=plan.policy.accounting == "current",
+        )
+        ended = Ended(
+            returncode=self._returncode(),
+            counters=counters,
+            figures=totals,
+            limits=plan.limits,
+            what_we_did=self._what_we_did,
+            sigkill_needed=self._sigkill_needed,
+            swap_free_bytes=memory.swap_free_bytes,
+            kernel_limits=plan.policy.kernel_limits,
+        )
+        found = verdict(ended)
+        if found.cause == "hard_limit":
+            self.level = "ABORTED"
+        return Outcome(
+            subprocess_id=self.subprocess_id,
+            command=record.command,
+            pid=self._pid,
+            backend=plan.backend,
+            cause=found.cause,
+            exit_code=found.exit_code,
+            signal=found.signal,
+            message=found.message,
+            start_mb=totals.start_mb,
+            peak_mb=totals.peak_mb,
+            end_mb=totals.end_mb,
+            peak_charged_mb=totals.peak_charged_mb,
+            duration_seconds=round(self._clock() - self._started, 3),
+            warnings=tuple(self.warnings),
+            aborted=found.cause in ("hard_limit", "stalled", "aborted", "timeout"),
+            enforced=plan.effective.enforced,
+            limits=plan.effective,
+            events=counters.events or _NO_EVENTS,
+            counters_cached=counters.cached,
+            stalls=tuple(self._stalls),
+            leftovers=self._leftovers,
+            kept=bool(self._leftovers) and plan.settings.keep,
+            metric=self.last_sample.metric if self.last_sample else "cgroup",
+            system_memory=memory,
+            log_dir=record.log_dir,
+            sigkill_needed=self._sigkill_needed,
+        )
+
+    def _returncode(self) -> int | None:
+        # With SIGCHLD ignored the kernel reaps, and Popen makes 0 of a status nobody has.
+        if self.popen is None or signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            return None
+        return self.popen.returncode
+
+    def _pids(self) -> list[int]:
+        try:
+            return self.scope.pids()
+        except (CgmemError, OSError):
+            return []
+
+
+def _exit_descriptor(pid: int) -> int | None:
+    """A pidfd: it becomes readable when the process ends (Linux 5.3)."""
+    opener = getattr(os, "pidfd_open", None)
+    if opener is None:
+        return None
+    try:
+        return int(opener(pid))
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.ENOSYS, errno.EINVAL, errno.EMFILE, errno.EPERM):
+            return None
+        raise
+
+
+def _gone(exit_fd: int | None, pid: int) -> bool:
+    """Whether a process that is not our child has ended."""
+    if exit_fd is not None:
+        waiter = select.poll()
+        waiter.register(exit_fd, 1)  # POLLIN
+        return bool(waiter.poll(0))
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
