@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 TIME_LIMIT = 10.0
@@ -22,6 +25,9 @@ class Callbacks:
         self._queue: queue.Queue[tuple[Callable[..., Any], tuple[Any, ...]]] = queue.Queue(_BACKLOG)
         self._lock = threading.Lock()
         self._worker: threading.Thread | None = None
+        # The poller's thread, which may start the worker, blocks every signal; what a callback
+        # starts must not inherit that.
+        self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
         """Have `function(*args)` called soon. Never blocks, never raises."""
@@ -32,26 +38,44 @@ class Callbacks:
             return
         with self._lock:
             if self._worker is None:
-                self._worker = threading.Thread(
-                    target=self._work, name="cgmem-callbacks", daemon=True
-                )
-                self._worker.start()
+                self._start_worker()
 
-    def drain(self, timeout: float) -> None:
-        """Wait until every callback so far has run, `timeout` seconds at most."""
-        done = threading.Event()
-        self.call(done.set)
-        done.wait(timeout)
+    def close(self, timeout: float) -> None:
+        """Wait until every callback so far has run, `timeout` seconds at most; end the thread."""
+        worker = self._worker
+        if worker is None or worker is threading.current_thread():
+            return
+        deadline = time.monotonic() + timeout
+        with suppress(queue.Full):
+            self._queue.put((self._end, ()), timeout=timeout)
+            worker.join(max(0.0, deadline - time.monotonic()))
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._queue.empty():
+                self._worker = None
+
+    def _start_worker(self) -> None:
+        worker = threading.Thread(target=self._work, name="cgmem-callbacks", daemon=True)
+        try:
+            worker.start()
+        except RuntimeError as error:  # no thread left, or the interpreter is shutting down
+            self._warn(f"callbacks wait: {error}")
+            self._worker = None
+        else:
+            self._worker = worker
 
     def _work(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
         while True:
             function, args = self._queue.get()
             watchdog = threading.Timer(self._time_limit, self._give_up, (function,))
             watchdog.daemon = True
-            watchdog.start()
+            with suppress(RuntimeError):  # no thread for it: better unwatched than not called
+                watchdog.start()
             try:
                 function(*args)
-            except Exception as error:  # noqa: BLE001  (the caller's code may raise anything)
+            except BaseException as error:  # noqa: BLE001  (even SystemExit ends only itself)
                 self._warn(f"callback {_named(function)}: {type(error).__name__}: {error}")
             finally:
                 watchdog.cancel()
@@ -64,8 +88,7 @@ class Callbacks:
             f"callback {_named(function)} has run for {self._time_limit:g} s; not waited for"
         )
         with self._lock:
-            self._worker = threading.Thread(target=self._work, name="cgmem-callbacks", daemon=True)
-            self._worker.start()
+            self._start_worker()
 
 
 def _named(function: Callable[..., Any]) -> str:

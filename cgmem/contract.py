@@ -153,11 +153,15 @@ class Scope(Protocol):
 
     @property
     def wake_descriptors(self) -> Sequence[tuple[int, int]]:
-        """(descriptor, poll(2) event mask) pairs that become ready when something changed.
+        """(descriptor, poll(2) event mask) pairs, ready when memory events need a look.
 
         One descriptor per waiter: a read clears the state (kernel-side EPOLLPRI). Empty where
         the mechanism has none.
         """
+
+    @property
+    def emptied_descriptor(self) -> tuple[int, int] | None:
+        """The same for the end of the last process inside; None where the mechanism has none."""
 
     def start(self, args: Any, options: Mapping[str, Any]) -> Popen[Any]:
         """Start one command inside, before its first instruction. Arguments as subprocess.Popen.

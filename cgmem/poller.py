@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from cgmem.wakeups import Wakeups
@@ -48,11 +49,12 @@ class Poller:
         self._after_tick = after_tick
         self._clock = clock
         self._wakeups = Wakeups()
-        self._watched: dict[Watched, Sequence[tuple[int, int]]] = {}
+        self._watched: dict[Watched, list[int]] = {}
         self._by_descriptor: dict[int, tuple[Watched, int]] = {}
         self._due_at: dict[Watched, float] = {}
         self._rearm_at: dict[int, float] = {}
         self._woken_at: dict[int, float] = {}
+        self._reported: dict[Watched | str, str] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._asleep = False
@@ -63,21 +65,29 @@ class Poller:
     def add(self, watched: Watched, descriptors: Sequence[tuple[int, int]]) -> None:
         """Start to watch; `descriptors` are (descriptor, poll(2) mask) pairs that wake it."""
         with self._lock:
-            self._watched[watched] = descriptors
+            self._watched[watched] = []
             for descriptor, mask in descriptors:
-                self._by_descriptor[descriptor] = (watched, mask)
-                self._wakeups.add(descriptor, mask)
+                self._listen(watched, descriptor, mask)
             if self._thread is None:
                 self._start()
             elif self._asleep:
                 self._wakeups.wake()
 
+    def wake_by(self, watched: Watched, descriptor: int, mask: int) -> None:
+        """Also wake a watched one by this descriptor."""
+        with self._lock:
+            self._listen(watched, descriptor, mask)
+
     def remove(self, watched: Watched) -> None:
-        """Stop watching. To be called before the descriptors are closed."""
+        """Stop watching. To be called before the descriptors are closed, which ends the rest.
+
+        Not taking them out of the kernel's set saves a system call each; what a forked child's
+        copy still reports finds nobody here.
+        """
         with self._lock:
             self._due_at.pop(watched, None)
-            for descriptor, _ in self._watched.pop(watched, ()):
-                self._wakeups.discard(descriptor)
+            self._reported.pop(watched, None)
+            for descriptor in self._watched.pop(watched, ()):
                 self._by_descriptor.pop(descriptor, None)
                 self._rearm_at.pop(descriptor, None)
                 self._woken_at.pop(descriptor, None)
@@ -96,9 +106,16 @@ class Poller:
         self._stopping = True
         self._wakeups.wake()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is threading.current_thread():  # it ends by itself
+            return
+        if thread is not None:
             thread.join()
         self._thread = None
+        self._wakeups.close()
+
+    def after_fork_in_child(self) -> None:
+        """Give up the copies of the descriptors; the thread is the parent process's."""
+        self._wakeups.after_fork_in_child()
 
     def tick(self, now: float) -> None:
         """Tick every watched one once. The poller's thread calls it; so does the bench."""
@@ -107,11 +124,21 @@ class Poller:
                 watched.tick(now)
             except Exception as error:  # noqa: BLE001  (one watched one's fault is not the others')
                 self._report(watched, error)
-        self._after_tick(now)
+        try:
+            self._after_tick(now)
+        except Exception as error:  # noqa: BLE001  (what serves all must not stop the thread)
+            self._report("after a tick", error)
+
+    def _listen(self, watched: Watched, descriptor: int, mask: int) -> None:
+        if watched in self._watched:
+            self._wakeups.add(descriptor, mask)
+            self._watched[watched].append(descriptor)
+            self._by_descriptor[descriptor] = (watched, mask)
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="cgmem-poller", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="cgmem-poller", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def _run(self) -> None:
         # Signals are for the host program's own threads.
@@ -138,13 +165,16 @@ class Poller:
 
     def _owners(self, ready: list[int], now: float) -> set[Watched]:
         owners = set()
-        for descriptor in ready:
-            found = self._by_descriptor.get(descriptor)
-            if found is not None:
-                owners.add(found[0])
-                last = self._woken_at.get(descriptor, 0.0)
-                self._woken_at[descriptor] = now
-                self._rearm_at[descriptor] = max(now, last + COALESCE_SECONDS)
+        with self._lock:
+            for descriptor in ready:
+                found = self._by_descriptor.get(descriptor)
+                if found is not None:
+                    owners.add(found[0])
+                    quiet = now - self._woken_at.get(descriptor, 0.0)
+                    self._woken_at[descriptor] = now
+                    # The second event of a burst is seen at once too: it may be the kill.
+                    wait = 0.0 if quiet >= 2 * COALESCE_SECONDS else COALESCE_SECONDS
+                    self._rearm_at[descriptor] = now + wait
         return owners
 
     def _due(self, now: float) -> list[Watched]:
@@ -155,12 +185,11 @@ class Poller:
         return due
 
     def _rearm(self, now: float) -> None:
-        for descriptor, at in list(self._rearm_at.items()):
-            if at <= now:
+        with self._lock:
+            due = [descriptor for descriptor, at in self._rearm_at.items() if at <= now]
+            for descriptor in due:
                 del self._rearm_at[descriptor]
-                found = self._by_descriptor.get(descriptor)
-                if found is not None:
-                    self._wakeups.rearm(descriptor, found[1])
+                self._wakeups.rearm(descriptor, self._by_descriptor[descriptor][1])
 
     def _timeout(self) -> float | None:
         now = self._clock()
@@ -175,5 +204,10 @@ class Poller:
             soonest = min((self._next_tick, *self._rearm_at.values(), *self._due_at.values()))
         return max(0.0, soonest - now)
 
-    def _report(self, watched: Watched, error: Exception) -> None:
-        self._warn(f"{watched}: {type(error).__name__}: {error}")
+    def _report(self, whose: Watched | str, error: Exception) -> None:
+        text = f"{whose}: {type(error).__name__}: {error}"
+        if self._reported.get(whose) == text:  # it may fail so at every tick
+            return
+        self._reported[whose] = text
+        with suppress(Exception):  # the caller's code
+            self._warn(text)

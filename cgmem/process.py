@@ -6,14 +6,20 @@ import os
 import select
 import subprocess
 import time
+from math import ceil
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from cgmem.contract import Level
+from cgmem.errors import CgmemError
 from cgmem.outcome import Outcome
 
 if TYPE_CHECKING:
     from cgmem.supervision import Supervision
+    from cgmem.unsupervised import Unsupervised
+
+
+_LONGEST_POLL_MS = 2**31 - 1
 
 
 class MonitoredProcess:
@@ -23,7 +29,9 @@ class MonitoredProcess:
     it left behind is gone too.
     """
 
-    def __init__(self, popen: subprocess.Popen[Any], supervision: Supervision) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[Any], supervision: Supervision | Unsupervised
+    ) -> None:
         self.popen = popen
         self.supervision = supervision
 
@@ -63,7 +71,7 @@ class MonitoredProcess:
         """Return the exit status if the process has ended, else None."""
         returncode: int | None = self.popen.poll()
         if returncode is not None:
-            self.supervision.settle()
+            self.supervision.left()
         return returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -71,7 +79,7 @@ class MonitoredProcess:
         if timeout is not None:
             self._wait_for_exit(timeout)
         returncode: int = self.popen.wait()
-        self.supervision.settle()
+        self.supervision.left()
         return returncode
 
     def communicate(
@@ -81,7 +89,7 @@ class MonitoredProcess:
     ) -> tuple[Any, Any]:
         """Send `input`, read both pipes to their ends, wait. Raises subprocess.TimeoutExpired."""
         streams = self.popen.communicate(input, timeout)
-        self.supervision.settle()
+        self.supervision.left()
         return streams
 
     def send_signal(self, signum: int) -> None:
@@ -106,7 +114,7 @@ class MonitoredProcess:
         traceback: TracebackType | None,
     ) -> None:
         self.popen.__exit__(kind, value, traceback)
-        self.supervision.settle()
+        self.supervision.left()
 
     # --- what a budget adds
 
@@ -136,12 +144,18 @@ class MonitoredProcess:
         deadline = None if timeout is None else time.monotonic() + timeout
         if self.supervision.outcome is None:
             self.wait(timeout)
+            # Here rather than in the poller's thread: a switch of threads costs more.
+            self.supervision.settle()
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not self.supervision.ended.wait(left):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
         outcome = self.supervision.outcome
         if outcome is None:
-            raise AssertionError("ended without an outcome")
+            raise CgmemError(
+                f"subprocess {self.subprocess_id} belongs to the process that started it, and this"
+                " one was forked from it",
+                hint="ask for the outcome there",
+            )
         return outcome
 
     def _wait_for_exit(self, timeout: float) -> None:
@@ -159,7 +173,8 @@ class MonitoredProcess:
         try:
             waiter = select.poll()
             waiter.register(descriptor, 1)  # POLLIN
-            if not waiter.poll(max(0, int(timeout * 1000))):
+            # poll(2) takes a C int: more than 24 days are as good as for ever.
+            if not waiter.poll(min(max(0, ceil(timeout * 1000)), _LONGEST_POLL_MS)):
                 raise subprocess.TimeoutExpired(self.args, timeout)
         finally:
             os.close(descriptor)

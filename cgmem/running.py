@@ -78,13 +78,7 @@ def run(
     Raises subprocess.CalledProcessError with `check` and a status other than 0, and what `spawn`
     raises.
     """
-    if input is not None:
-        _only_without(options, "stdin", "input")
-        options["stdin"] = subprocess.PIPE
-    if capture_output:
-        _only_without(options, "stdout", "capture_output")
-        _only_without(options, "stderr", "capture_output")
-        options["stdout"] = options["stderr"] = subprocess.PIPE
+    options = with_pipes(options, input, capture_output=capture_output)
     with spawn(args, **options) as process:
         try:
             stdout, stderr = process.communicate(input)
@@ -95,6 +89,24 @@ def run(
     if check:
         outcome.check_returncode()
     return outcome
+
+
+def with_pipes(
+    options: Mapping[str, Any], input_data: Any, *, capture_output: bool
+) -> dict[str, Any]:
+    """The options with the pipes that `input` and `capture_output` of `run` ask for.
+
+    Raises ValueError where they contradict the options, as subprocess.run.
+    """
+    piped = dict(options)
+    if input_data is not None:
+        _only_without(options, "stdin", "input")
+        piped["stdin"] = subprocess.PIPE
+    if capture_output:
+        _only_without(options, "stdout", "capture_output")
+        _only_without(options, "stderr", "capture_output")
+        piped["stdout"] = piped["stderr"] = subprocess.PIPE
+    return piped
 
 
 def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -108,9 +120,9 @@ def _only_without(options: Mapping[str, Any], name: str, other: str) -> None:
 
 
 def _after_fork_in_child() -> None:
-    # The parent's poller thread does not exist here; what it supervises is the parent's.
-    global _default  # noqa: PLW0603  (as above)
-    _default = None
+    # A thread that is not here may have held it. The supervisor looks after itself.
+    global _lock  # noqa: PLW0603  (as above)
+    _lock = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

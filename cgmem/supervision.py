@@ -7,13 +7,13 @@ where lines go (the sinks').
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from subprocess import Popen
 from typing import Any, NamedTuple, Protocol
 
@@ -33,12 +33,15 @@ from cgmem.contract import (
 from cgmem.errors import CgmemError, ScopeVanished
 from cgmem.figures import Figures, add, finish
 from cgmem.outcome import Outcome
+from cgmem.pace import Look, next_look
 from cgmem.poller import Poller
 from cgmem.settings import Settings
 from cgmem.verdict import Ended, WhatWeDid, killed_at_own_limit, verdict
 
 _RETRY_SECONDS = 0.02
 """How soon to look again whether the last process has gone, where no descriptor tells."""
+
+_LONGEST_RETRY_SECONDS = 1.0
 
 _NO_EVENTS = MemoryEvents()
 
@@ -97,7 +100,8 @@ class Supervision:
         self._lock = threading.RLock()
         self._history = judge.History.start()
         self._figures = Figures()
-        self._quiet = False
+        self._awaits_empty = False
+        self._quiet = True
         self._detail_above = judge.detail_above(plan.thresholds, plan.policy)
         self._started = clock()
         self._exit_fd: int | None = None
@@ -106,9 +110,16 @@ class Supervision:
         self._sigkill_needed = False
         self._kill_at: float | None = None
         self._timeout_at: float | None = None
+        self._look_at: float | None = None
+        self._last_look: Look | None = None
         self._leftovers: tuple[int, ...] = ()
         self._stalls: list[dict[str, Any]] = []
         self._counters: Counters | None = None
+        self._retry_seconds = _RETRY_SECONDS
+        self._sampling_failed = False
+        self._warned: set[str] = set()
+        self._forked_away = False
+        self._main_ended = False
 
     def __str__(self) -> str:
         return f"subprocess {self.subprocess_id}"
@@ -117,19 +128,27 @@ class Supervision:
 
     def begin(self, pid: int, popen: Popen[Any] | None) -> None:
         """Take over the started process (ours, or with `popen` None one that already runs)."""
-        self.popen, self._pid = popen, pid
-        self._started = self._clock()
-        self._exit_fd = _exit_descriptor(pid)
         timeout = self.plan.settings.timeout_seconds
         with self._lock:
+            self.popen, self._pid = popen, pid
+            if self.outcome is not None:  # let go of before it had begun
+                return
+            self._started = self._clock()
+            self._exit_fd = _exit_descriptor(pid)
+            if timeout is not None:
+                self._timeout_at = self._started + timeout
             self._look(if_changed=False)
             wakes = self._wake_descriptors()
             if self._exit_fd is not None:
                 wakes.append((self._exit_fd, 1))  # POLLIN: the process has ended
-            self._poller.add(self, wakes)
-            if timeout is not None:
-                self._timeout_at = self._started + timeout
-                self._reschedule()
+            try:
+                self._poller.add(self, wakes)
+            except OSError as error:  # fs.epoll.max_user_watches, ENOMEM
+                self._warn(f"no wake-ups, only ticks: {error}")
+                self._poller.remove(self)
+                self._close_exit_descriptor()
+                self._poller.add(self, ())
+            self._reschedule()
 
     # --- what the poller calls
 
@@ -138,6 +157,8 @@ class Supervision:
         if self.outcome is not None:
             return
         with self._lock:
+            if self._exit_fd is None:
+                self._has_ended()  # before the look: what is left is no size of its own
             self._look(if_changed=self._quiet)
         if self._exit_fd is None:
             self.settle()
@@ -147,6 +168,7 @@ class Supervision:
         with self._lock:
             if self.outcome is not None:
                 return
+            self._has_ended()  # before the look, as in tick
             self._look(if_changed=True)
             self._carry_out_due(now)
         self.settle()
@@ -166,6 +188,8 @@ class Supervision:
         with self._lock:
             if self.outcome is not None or self._what_we_did is not None:
                 return
+            if self._has_ended():  # by itself: what is left in its scope goes as it settles
+                return
             self._what_we_did = why
             self.level = "ABORTED"
             self._kill_at = self._clock() + grace
@@ -177,15 +201,16 @@ class Supervision:
             except ScopeVanished:
                 pass
             except (CgmemError, OSError) as error:
-                self._sinks.warn(f"{self}: {error}")
+                self._warn(str(error))
             self._reschedule()
 
     def kill(self, why: WhatWeDid) -> None:
         """End it by SIGKILL at once."""
         with self._lock:
             if self.outcome is None:
-                self._what_we_did = self._what_we_did or why
-                self.level = "ABORTED"
+                if not self._has_ended():
+                    self._what_we_did = self._what_we_did or why
+                    self.level = "ABORTED"
                 self._kill_now()
 
     def pause(self, seconds: float) -> None:
@@ -202,17 +227,26 @@ class Supervision:
         with self._lock:
             effective = self.scope.set_limits(limits)
             self.plan = self.plan._replace(limits=limits, effective=effective)
+            if self.plan.policy.kernel_limits:
+                self._brake_is(limits.high_bytes)
             return effective
+
+    def left(self) -> None:
+        """The main process has been waited for; where no descriptor tells the poller, settle."""
+        if self._exit_fd is None:
+            self.settle()
 
     def settle(self) -> bool:
         """If the main process has ended: last read, verdict, clean-up. True once all is done."""
+        if self._forked_away:
+            return False
         with self._lock:
             if self.outcome is None and self._has_ended():
                 self._counters = self._last_read()
                 if self._emptied():
                     self._finish()
                 else:
-                    self._poller.schedule(self, self._clock() + _RETRY_SECONDS)
+                    self._wait_until_emptied()
             return self.outcome is not None
 
     def let_go(self) -> None:
@@ -220,6 +254,8 @@ class Supervision:
 
         memory.high without a supervisor to judge stalls could hold it for ever.
         """
+        if self._forked_away:
+            return
         with self._lock:
             if self.outcome is not None:
                 return
@@ -227,6 +263,18 @@ class Supervision:
             self._counters = self._last_read()
             self._leftovers = tuple(self._pids())
             self._finish()
+
+    def after_fork_in_child(self) -> None:
+        """Leave the subprocess to the parent process: it is no child of this one.
+
+        Popen would take ECHILD for its end, and what lives in the scope would be killed as
+        left over.
+        """
+        self._forked_away = True
+        self._lock = threading.RLock()  # a thread that is not here may have held it
+        self.scope.detach()
+        self._close_exit_descriptor()
+        self.ended.set()
 
     def _wake_descriptors(self) -> list[tuple[int, int]]:
         try:
@@ -237,28 +285,78 @@ class Supervision:
     # --- looking
 
     def _look(self, *, if_changed: bool) -> None:
+        began, self._look_at = self._clock(), None
         try:
             sample = self.scope.sample(self._detail_above, if_changed=if_changed)
         except ScopeVanished:
             return  # a normal end: settling finds it
+        except (CgmemError, OSError) as error:
+            self._tell_failure(error)
+            return
+        self._sampling_failed = False
         if sample is None:
+            if self._last_look is not None:
+                now = self._clock()
+                self._set_pace(Look(now, self._last_look.judged_bytes, now - began))
             return
         self.last_sample = sample
+        if self._unremarkable(sample):
+            self._figures = add(self._figures, sample.current_bytes, alive=self._alive())
+            return
         policy = self.plan.policy
-        judgement = judge.judge(self.plan.thresholds, policy, self._history, sample)
+        judgement = judge.judge(
+            self.plan.thresholds, policy, self._history, sample, own_oom=self._own_oom(sample)
+        )
         self._history = judgement.history
         if self._what_we_did is None:
             self.level = judgement.level
         # While a brake is released, time below the thresholds must be seen to pass.
         self._quiet = self.level == "OK" and policy.high_bytes == self.plan.limits.high_bytes
-        alive = self.popen is None or self.popen.returncode is None
-        self._figures = add(
-            self._figures, judge.judged_bytes(sample, policy.accounting), alive=alive
-        )
+        judged = judge.judged_bytes(sample, policy.accounting)
+        self._figures = add(self._figures, judged, alive=self._alive())
+        if not policy.kernel_limits:
+            self._set_pace(Look(sample.at, judged, self._clock() - began))
         for alert in judgement.alerts:
             self._tell(alert, judgement.actions)
         for action in judgement.actions:
             self._act(action, sample)
+
+    def _tell_failure(self, error: Exception) -> None:
+        # Once until it works again: the next look fails in the same way.
+        if not self._sampling_failed:
+            self._sampling_failed = True
+            self._sinks_do(lambda: self._sinks.warn(f"{self}: can't be measured: {error}"))
+
+    def _unremarkable(self, sample: Sample) -> bool:
+        """Nothing for the judge: quiet so far, below every threshold, nobody killed."""
+        return (
+            self._quiet
+            and self._detail_above is not None
+            and sample.current_bytes <= self._detail_above
+            and (sample.events is None or not sample.events.oom_kill)
+            and self.plan.policy.kernel_limits
+        )
+
+    def _own_oom(self, sample: Sample) -> bool | None:
+        """Whether a kill just seen was at this scope's own limit, not at that of a nested one."""
+        killed = sample.events.oom_kill if sample.events else None
+        if not killed or killed == self._history.events.oom_kill:
+            return None
+        local = self._last_read().local_events
+        return None if local is None else bool(local.oom)
+
+    def _alive(self) -> bool:
+        if self._main_ended:
+            return False
+        return self.popen is None or self.popen.returncode is None
+
+    def _set_pace(self, look: Look) -> None:
+        plan = self.plan
+        wait = next_look(
+            plan.thresholds, self._started, self._last_look, look, plan.settings.tick_seconds
+        )
+        self._last_look, self._look_at = look, look.at + wait
+        self._reschedule()
 
     def _tell(self, alert: Alert, actions: tuple[judge.Action, ...]) -> None:
         self.warnings.append(alert.message)
@@ -270,7 +368,7 @@ class Supervision:
                     "action": actions[0] if actions else "hold",
                 }
             )
-        self._sinks.alert(self, alert)
+        self._sinks_do(lambda: self._sinks.alert(self, alert))
 
     def _act(self, action: str, sample: Sample) -> None:
         try:
@@ -287,10 +385,13 @@ class Supervision:
         except ScopeVanished:
             return
         except (CgmemError, OSError) as error:
-            self._sinks.warn(f"{self}: {action}: {error}")
+            self._warn(f"{action}: {error}")
 
     def _set_high(self, high_bytes: int | None) -> None:
         self.scope.set_limits(self.plan.limits._replace(high_bytes=high_bytes))
+        self._brake_is(high_bytes)
+
+    def _brake_is(self, high_bytes: int | None) -> None:
         self.plan = self.plan._replace(policy=self.plan.policy._replace(high_bytes=high_bytes))
         self._detail_above = judge.detail_above(self.plan.thresholds, self.plan.policy)
 
@@ -301,6 +402,8 @@ class Supervision:
     # --- ending it
 
     def _carry_out_due(self, now: float) -> None:
+        if self._has_ended():  # in time, however late the poller is
+            self._timeout_at = self._kill_at = None
         if self._timeout_at is not None and now >= self._timeout_at:
             self._timeout_at = None
             self.abort("timeout")
@@ -316,25 +419,28 @@ class Supervision:
         except ScopeVanished:
             pass
         except (CgmemError, OSError) as error:
-            self._sinks.warn(f"{self}: can't be killed: {error}")
+            self._warn(f"can't be killed: {error}")
 
     def _reschedule(self) -> None:
-        times = [at for at in (self._timeout_at, self._kill_at) if at is not None]
+        times = [at for at in (self._timeout_at, self._kill_at, self._look_at) if at is not None]
         if times:
             self._poller.schedule(self, min(times))
 
     # --- settling
 
     def _has_ended(self) -> bool:
-        if self.popen is not None:
-            return self.popen.poll() is not None
-        return self._pid is None or _gone(self._exit_fd, self._pid)
+        if not self._main_ended:
+            if self.popen is not None:
+                self._main_ended = self.popen.poll() is not None
+            elif self._pid is not None:
+                self._main_ended = _gone(self._exit_fd, self._pid)
+        return self._main_ended
 
     def _last_read(self) -> Counters:
         try:
             return self.scope.counters()
         except (CgmemError, OSError) as error:
-            self._sinks.warn(f"{self}: last read: {error}")
+            self._warn(f"last read: {error}")
             last = self.last_sample
             return Counters(last.events if last else None, cached=True)
 
@@ -352,25 +458,64 @@ class Supervision:
         except ScopeVanished:
             return True
         except (CgmemError, OSError) as error:
-            self._sinks.warn(f"{self}: clean-up: {error}")
+            self._warn(f"clean-up: {error}")
             return True
         return False
+
+    def _wait_until_emptied(self) -> None:
+        self._poller.schedule(self, self._clock() + self._retry_seconds)
+        # A process in D state can take long to die, and a look at a process tree is not cheap.
+        self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
+        try:
+            descriptor = None if self._awaits_empty else self.scope.emptied_descriptor
+        except (CgmemError, OSError):  # gone by now, or no descriptor left: the retry will see
+            return
+        if descriptor is not None:
+            self._awaits_empty = True
+            self._poller.wake_by(self, *descriptor)
 
     def _finish(self) -> None:
         # First the poller: a closed descriptor's number may belong to somebody else at once.
         self._poller.remove(self)
-        self.scope.detach()
+        try:
+            self.scope.detach()
+        except (CgmemError, OSError) as error:
+            self._warn(f"clean-up: {error}")
+        self._close_exit_descriptor()
+        outcome = self.outcome = self._make_outcome()
+        self._sinks_do(lambda: self._sinks.ended(self, outcome))
+        self.ended.set()
+
+    def _close_exit_descriptor(self) -> None:
         if self._exit_fd is not None:
             os.close(self._exit_fd)
             self._exit_fd = None
-        self.outcome = self._make_outcome()
-        self._sinks.ended(self, self.outcome)
-        self.ended.set()
+
+    def _warn(self, text: str) -> None:
+        # Once: what is tried again every few milliseconds fails in the same way.
+        if text not in self._warned:
+            self._warned.add(text)
+            self._sinks_do(lambda: self._sinks.warn(f"{self}: {text}"))
+
+    def _sinks_do(self, tell: Callable[[], None]) -> None:
+        # Whatever becomes of a log line or a callback, the subprocess is still supervised.
+        try:
+            tell()
+        except Exception as error:  # noqa: BLE001  (a sink may lead to the caller's code)
+            with suppress(Exception):
+                self._sinks.warn(f"{self}: {type(error).__name__}: {error}")
+
+    def _system_memory(self) -> SystemMemory:
+        try:
+            return self._sinks.system_memory()
+        except (CgmemError, OSError) as error:
+            self._warn(f"the machine's memory can't be read: {error}")
+            return SystemMemory(0, 0)
 
     def _make_outcome(self) -> Outcome:
         counters = self._counters or Counters()
         plan, record = self.plan, self.scope.record
-        memory = self._sinks.system_memory()
+        memory = self._system_memory()
         at_limit = plan.limits.max_bytes if killed_at_own_limit(counters) else None
         totals = finish(
             self._figures,
@@ -440,10 +585,8 @@ def _exit_descriptor(pid: int) -> int | None:
         return None
     try:
         return int(opener(pid))
-    except OSError as error:
-        if error.errno in (errno.ESRCH, errno.ENOSYS, errno.EINVAL, errno.EMFILE, errno.EPERM):
-            return None
-        raise
+    except OSError:  # reaped by now, no descriptor left, an old kernel, a seccomp filter
+        return None
 
 
 def _gone(exit_fd: int | None, pid: int) -> bool:

@@ -9,8 +9,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from signal import SIGKILL
+from subprocess import Popen
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from cgmem import preflight, selector
 from cgmem.callbacks import Callbacks
@@ -32,6 +36,7 @@ from cgmem.errors import (
 )
 from cgmem.ids import check_id, new_id
 from cgmem.judge import Policy
+from cgmem.logs.directory import ENVIRONMENT_VARIABLE as LOG_DIR_VARIABLE
 from cgmem.logs.directory import resolve_log_dir
 from cgmem.logs.lines import alert_line, stats_line
 from cgmem.logs.memory_logs import MemoryLogs
@@ -41,6 +46,7 @@ from cgmem.process import MonitoredProcess
 from cgmem.settings import Settings, resolve
 from cgmem.supervision import Plan, Supervision
 from cgmem.system_monitor import MemoryMonitor, WriterLock
+from cgmem.unsupervised import Unsupervised
 
 MEMORY_FRESH_SECONDS = 0.5
 """How old the machine's numbers may be: hundreds of subprocesses can start in a second."""
@@ -54,6 +60,8 @@ class Hooks(NamedTuple):
 
     on_alert: OnAlert | None = None
     on_end: Callable[[Outcome], Any] | None = None
+    on_start: Callable[[], Any] | None = None
+    """Called by `spawn` itself, right after exec and before it is watched. May not raise."""
 
 
 class Supervisor:
@@ -72,19 +80,35 @@ class Supervisor:
     ) -> None:
         self._arguments = dict(arguments or {})
         self._resolve = resolve_settings
-        self._warn = warn or _log_warning
+        self._tell = warn or _log_warning
         self._clock = clock
+        self._begin_empty()
+        _supervisors.add(self)
+
+    def _begin_empty(self) -> None:
         self._lock = threading.Lock()
         self._live: dict[str, Supervision] = {}
         self._starting: set[str] = set()
         self._hooks: dict[str, Hooks] = {}
         self._logs: dict[str, MemoryLogs] = {}
+        self._log_dirs: dict[tuple[str | None, str | None, str], str] = {}
         self._choices: dict[tuple[str, bool], selector.Choice] = {}
         self._memory: tuple[float, SystemMemory] | None = None
         self._monitor: MemoryMonitor | None = None
+        self._writer_lock: WriterLock | None = None
         self._callbacks = Callbacks(self._warn)
         self._poller: Poller | None = None
         self._start_ticks: tuple[int, int] | None = None
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: what was supervised is the parent process's, and so are the threads."""
+        live, poller, logs = self._live, self._poller, self._logs
+        self._begin_empty()
+        self._logs = logs  # they know themselves what to do after a fork
+        for supervision in tuple(live.values()):
+            supervision.after_fork_in_child()
+        if poller is not None:
+            poller.after_fork_in_child()
 
     # --- what callers ask for
 
@@ -121,8 +145,13 @@ class Supervisor:
         Raises what subprocess.Popen raises, `ConfigurationError`, `InvalidIdError`,
         `InsufficientMemory`, `EnforcementError`, `BackendUnavailable`, `CgroupError`.
         """
+        if settings.disabled:
+            return self._spawn_unsupervised(args, popen_options, subprocess_id, agent_type)
+        if not isinstance(args, (str, bytes, os.PathLike)):
+            args = list(args)  # an iterator can be read but once
         self._check_memory(settings)
         chosen = self.choice(settings)
+        self._polling()  # what can fail fails before there is a child
         subprocess_id = self._take_id(subprocess_id, agent_type or _program(args))
         try:
             record = self._record(subprocess_id, agent_type, args, settings)
@@ -130,8 +159,16 @@ class Supervisor:
         except BaseException:
             self._release_id(subprocess_id)
             raise
+        if hooks.on_start is not None:
+            hooks.on_start()
         supervision = self._supervise(scope, plan, hooks)
-        supervision.begin(popen.pid, popen)
+        try:
+            supervision.begin(popen.pid, popen)
+        except BaseException:  # no thread, no memory: not one that runs unwatched
+            supervision.kill("abort")
+            popen.wait()
+            supervision.settle()
+            raise
         return MonitoredProcess(popen, supervision)
 
     def observe(
@@ -152,7 +189,9 @@ class Supervisor:
             observer = selector.load_observer()
             record = self._record(subprocess_id, agent_type, [f"pid {pid}"], settings)
             scope = observer.observe(record, pid)
-            limits = Limits()
+            # What it leaves behind was not started under a budget of ours: it stays.
+            settings = settings._replace(keep=True)
+            limits = Limits(max_bytes=_limits(settings).max_bytes, swap_max_bytes=None)
             plan = _plan(settings, limits, _nothing_enforced(settings), observer.name, False)
         except BaseException:
             self._release_id(subprocess_id)
@@ -175,9 +214,14 @@ class Supervisor:
 
     def logs(self, settings: Settings) -> MemoryLogs:
         """The log files of these settings' directory."""
-        directory = resolve_log_dir(settings.log_dir, environ=os.environ, cwd=_cwd())
+        key = settings.log_dir, os.environ.get(LOG_DIR_VARIABLE), _cwd()
         with self._lock:
-            return self._logs.setdefault(str(directory), MemoryLogs(directory, self._warn))
+            directory = self._log_dirs.get(key)
+            if directory is None:
+                found = resolve_log_dir(settings.log_dir, environ=os.environ, cwd=key[2])
+                directory = self._log_dirs[key] = str(found)
+                self._logs.setdefault(directory, MemoryLogs(found, self._warn))
+            return self._logs[directory]
 
     def close(self, callbacks_timeout: float = 1.0) -> None:
         """End supervision: settle what has ended, let go of what lives, write what waits."""
@@ -187,9 +231,12 @@ class Supervisor:
         if self._poller is not None:
             self._poller.stop()
             self._poller = None
-            self._callbacks.drain(callbacks_timeout)
-        for logs in self._logs.values():
+        self._callbacks.close(callbacks_timeout)
+        for logs in tuple(self._logs.values()):
             logs.close()
+        if self._writer_lock is not None:
+            self._writer_lock.release()
+            self._writer_lock = self._monitor = None
 
     # --- Sinks: what supervisions report
 
@@ -224,14 +271,34 @@ class Supervisor:
         """Pass on a word about trouble of our own."""
         self._warn(text)
 
+    def _warn(self, text: str) -> None:
+        with suppress(Exception):  # the caller's code: it hurts no subprocess and no thread
+            self._tell(text)
+
     def system_memory(self) -> SystemMemory:
         """The machine's memory, at most `MEMORY_FRESH_SECONDS` old."""
         now = self._clock()
         if self._memory is None or now - self._memory[0] > MEMORY_FRESH_SECONDS:
-            self._memory = now, selector.system_memory()
+            try:
+                self._memory = now, selector.system_memory()
+            except OSError:  # no descriptor left: older numbers are better than none
+                if self._memory is None:
+                    raise
         return self._memory[1]
 
     # --- starting
+
+    def _spawn_unsupervised(
+        self,
+        args: Any,
+        popen_options: Mapping[str, Any],
+        subprocess_id: str | None,
+        agent_type: str | None,
+    ) -> MonitoredProcess:
+        subprocess_id = self._take_id(subprocess_id, agent_type or _program(args))
+        self._release_id(subprocess_id)
+        popen = Popen(args, **popen_options)
+        return MonitoredProcess(popen, Unsupervised(subprocess_id, _words(args), popen))
 
     def _check_memory(self, settings: Settings) -> None:
         if not settings.preflight:
@@ -244,11 +311,14 @@ class Supervisor:
         self._warn(message)
 
     def _take_id(self, subprocess_id: str | None, prefix: str) -> str:
+        if subprocess_id is None:
+            subprocess_id = new_id(prefix)
+        else:
+            check_id(subprocess_id, source="subprocess_id")
+            before = self._live.get(subprocess_id)
+            if before is not None:  # it may have ended without the poller knowing yet
+                before.settle()
         with self._lock:
-            if subprocess_id is None:
-                subprocess_id = new_id(prefix)
-            else:
-                check_id(subprocess_id, source="subprocess_id")
             if subprocess_id in self._live or subprocess_id in self._starting:
                 raise InvalidIdError(
                     f"subprocess id {subprocess_id!r} belongs to a live subprocess",
@@ -302,6 +372,12 @@ class Supervisor:
                 raise
             break
         kernel = chosen.backend.capabilities.kernel_limits
+        if kernel and limits.max_bytes is not None and not effective.enforced:
+            self._warn(
+                f"subprocess {record.subprocess_id}: the kernel did not take the hard limit"
+                f" {limits.max_bytes} bytes (it has {effective.max_bytes}): polled instead"
+            )
+            kernel = False
         return scope, popen, _plan(settings, limits, effective, chosen.backend.name, kernel)
 
     def _check_enforced(
@@ -340,10 +416,11 @@ class Supervisor:
         for logs in tuple(self._logs.values()):
             logs.flush()
         if self._monitor is None and self._logs:
+            self._writer_lock = WriterLock(_monitor_lock())
             self._monitor = MemoryMonitor(
                 self.system_memory,
                 logs=next(iter(self._logs.values())),
-                may_write=WriterLock(_monitor_lock()).held,
+                may_write=self._writer_lock.held,
             )
         if self._monitor is not None:
             self._monitor.tick(now)
@@ -426,11 +503,11 @@ def _stats(outcome: Outcome) -> dict[str, Any]:
 
 
 def _discard(scope: Scope) -> None:
-    try:
-        scope.close()
-    except (CgmemError, OSError):
-        pass  # the start's own error is the one to show
-    finally:
+    with suppress(CgmemError, OSError):  # the start's own error is the one to show
+        if not scope.close():  # interrupted with a child inside
+            scope.signal(SIGKILL)
+            scope.close()
+    with suppress(CgmemError, OSError):
         scope.detach()
 
 
@@ -453,10 +530,24 @@ def _cwd() -> str:
 
 
 def _monitor_lock() -> Path:
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/cgmem-{os.getuid()}") / "cgmem/monitor"  # noqa: S108  (0700, checked by owner)
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    # No directory between: one that is made on the way would be open to others.
+    directory = f"{runtime}/cgmem" if runtime else f"/tmp/cgmem-{os.geteuid()}"  # noqa: S108  (0700)
+    return Path(directory, "monitor")
 
 
 def _log_warning(text: str) -> None:
     import logging
 
     logging.getLogger("cgmem").warning(text)
+
+
+_supervisors: WeakSet[Supervisor] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for supervisor in tuple(_supervisors):
+        supervisor.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import select
 import sys
+import threading
 from contextlib import suppress
+from math import ceil
 from typing import Protocol
 
 READ = getattr(select, "POLLIN", 0x1)
@@ -21,27 +23,27 @@ class Wakeups:
         self._waker_out, self._waker_in = os.pipe()
         for descriptor in (self._waker_out, self._waker_in):
             os.set_blocking(descriptor, False)
+        self._lock = threading.Lock()
+        self._closed = False
         self._set = _new_set()
         self._set.add(self._waker_out, READ)
 
     def add(self, descriptor: int, mask: int) -> None:
         """Start to wait for `mask` (poll(2) events) on a descriptor."""
         self._set.add(descriptor, mask)
+        if not self._set.sees_additions:
+            self.wake()
 
     def rearm(self, descriptor: int, mask: int) -> None:
         """Report the descriptor again. One that was closed meanwhile is forgotten."""
         with suppress(OSError):
             self._set.rearm(descriptor, mask)
 
-    def discard(self, descriptor: int) -> None:
-        """Stop waiting on a descriptor; to be called before it is closed."""
-        with suppress(OSError, KeyError):
-            self._set.discard(descriptor)
-
     def wake(self) -> None:
         """Make `wait` return now."""
-        with suppress(BlockingIOError):  # full: it will wake anyway
-            os.write(self._waker_in, b"\0")
+        with self._lock, suppress(BlockingIOError):  # full: it will wake anyway
+            if not self._closed:  # else the number may be somebody else's descriptor by now
+                os.write(self._waker_in, b"\0")
 
     def wait(self, timeout: float | None) -> list[int]:
         """Wait at most `timeout` seconds (None: for ever) and return the ready descriptors."""
@@ -53,24 +55,37 @@ class Wakeups:
             self._set.rearm(self._waker_out, READ)
         return ready
 
+    def after_fork_in_child(self) -> None:
+        """Give up the copies; the parent process goes on with its own."""
+        self._lock = threading.Lock()  # a thread that is not here may have held it
+        self.close()
+
     def close(self) -> None:
         """Give up every descriptor of our own."""
-        self._set.close()
-        os.close(self._waker_out)
-        os.close(self._waker_in)
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._set.close()
+            os.close(self._waker_out)
+            os.close(self._waker_in)
 
 
 class _Set(Protocol):
     """A set of descriptors to wait on, each reported once until it is rearmed."""
 
+    sees_additions: bool
+    """What another thread adds reaches a `wait` that is under way."""
+
     def add(self, descriptor: int, mask: int) -> None: ...
     def rearm(self, descriptor: int, mask: int) -> None: ...
-    def discard(self, descriptor: int) -> None: ...
     def wait(self, timeout: float | None) -> list[int]: ...
     def close(self) -> None: ...
 
 
 class _PollSet:
+    sees_additions = False
+
     def __init__(self) -> None:
         self._poll = select.poll()
 
@@ -78,16 +93,14 @@ class _PollSet:
         self._poll.register(descriptor, mask)
 
     def rearm(self, descriptor: int, mask: int) -> None:
-        self._poll.modify(descriptor, mask)
-
-    def discard(self, descriptor: int) -> None:
-        self._poll.unregister(descriptor)
+        self._poll.register(descriptor, mask)
 
     def wait(self, timeout: float | None) -> list[int]:
-        milliseconds = None if timeout is None else max(0, int(timeout * 1000))
+        milliseconds = None if timeout is None else max(0, ceil(timeout * 1000))
         ready = [descriptor for descriptor, _ in self._poll.poll(milliseconds)]
         for descriptor in ready:
-            self._poll.modify(descriptor, 0)
+            # With a mask of 0 poll(2) still reports POLLHUP and POLLNVAL, again and again.
+            self._poll.unregister(descriptor)
         return ready
 
     def close(self) -> None:
@@ -97,11 +110,10 @@ class _PollSet:
 if sys.platform == "linux":
 
     class _EpollSet:
+        sees_additions = True
+
         def __init__(self) -> None:
             self._epoll = select.epoll()
-
-        def discard(self, descriptor: int) -> None:
-            self._epoll.unregister(descriptor)
 
         def close(self) -> None:
             self._epoll.close()

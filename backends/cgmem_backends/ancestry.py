@@ -5,10 +5,13 @@ Held descriptors, one pread each: this is read whenever a scope opens.
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from cgmem.errors import CgroupError
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.hierarchy import find_hierarchy
 
@@ -31,7 +34,13 @@ class Ancestry:
     """The path from `base` (included) up to the mount (included, as far as it has the files)."""
 
     def __init__(self, base: Path, mount: Path) -> None:
-        self._ancestors = [_open(directory) for directory in _path_up(base, mount)]
+        self._ancestors: list[_Ancestor] = []
+        try:
+            for directory in _path_up(base, mount):
+                self._ancestors.append(_open(directory))
+        except CgroupError:
+            self.close()
+            raise
 
     def smallest_limit(self) -> AncestorLimit | None:
         """The smallest memory.max on the path, or None."""
@@ -58,7 +67,7 @@ class Ancestry:
         for ancestor in self._ancestors:
             text = _pread(ancestor.local_events_fd)
             if text is not None:
-                found[ancestor.directory] = kf.parse_keyed(text).get("oom", 0)
+                found[ancestor.directory] = kf.pick(text, (b"oom",))[0] or 0
         return found
 
     def __del__(self) -> None:
@@ -68,9 +77,7 @@ class Ancestry:
     def close(self) -> None:
         """Give up the descriptors."""
         for ancestor in self._ancestors:
-            for descriptor in ancestor[1:]:
-                if descriptor is not None:
-                    os.close(descriptor)
+            _close(ancestor[1:])
         self._ancestors = []
 
 
@@ -90,20 +97,39 @@ def _path_up(base: Path, mount: Path) -> list[Path]:
 
 
 def _open(directory: Path) -> _Ancestor:
-    files = (kf.MEMORY_MAX, kf.MEMORY_CURRENT, kf.MEMORY_EVENTS_LOCAL)
-    return _Ancestor(directory, *(_descriptor(directory / name) for name in files))
+    opened: list[int | None] = []
+    try:
+        for name in (kf.MEMORY_MAX, kf.MEMORY_CURRENT, kf.MEMORY_EVENTS_LOCAL):
+            opened.append(_descriptor(directory / name))
+    except CgroupError:
+        _close(opened)
+        raise
+    return _Ancestor(directory, *opened)
+
+
+def _close(descriptors: Iterable[int | None]) -> None:
+    for descriptor in descriptors:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _descriptor(path: Path) -> int | None:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # the root has no limits; before 5.2 there are no local events
-        return None
+    except OSError as error:
+        # These are opened once and serve every scope: missing them for want of a descriptor
+        # would hide the limits above for good.
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise CgroupError(error, "opening", str(path)) from error
+        return None  # the root has no limits; before 5.2 there are no local events
 
 
 def _limit(descriptor: int | None) -> int | None:
     text = _pread(descriptor)
-    return None if text is None else kf.parse_limit(text)
+    try:
+        return None if text is None else kf.parse_limit(text)
+    except ValueError:  # what can't be read limits nothing that we could name
+        return None
 
 
 def _pread(descriptor: int | None) -> bytes | None:

@@ -36,6 +36,7 @@ class _Claimed(NamedTuple):
     base: Path
     ancestry: Ancestry
     hierarchy: Hierarchy
+    root_is_hosts: bool
 
 
 class Cgroup2Backend:
@@ -80,8 +81,12 @@ class Cgroup2Backend:
         claimed = self._claim()
         directory = self._make(claimed.base)
         try:
-            scope = self._scope(directory, record, claimed.ancestry, claimed.hierarchy)
-            effective = scope.set_limits(limits)
+            scope = self._scope(directory, record, *claimed[1:])
+            try:
+                effective = scope.set_limits(limits)
+            except BaseException:
+                scope.detach()
+                raise
         except BaseException:
             cg.remove(directory, self._rmdir)
             raise
@@ -94,6 +99,7 @@ class Cgroup2Backend:
         mount = hierarchy.mount
         if mount is None:
             return []
+        root_is_hosts = hierarchy.root_is_hosts
         ancestries: dict[Path, Ancestry] = {}
         found: list[Scope] = []
         for directory in _own_directories(mount):
@@ -104,7 +110,7 @@ class Cgroup2Backend:
             ancestry = ancestries.get(parent) or Ancestry(parent, mount)
             ancestries[parent] = ancestry
             with suppress(CgroupError, ScopeVanished):  # removed meanwhile
-                found.append(self._scope(directory, record, ancestry, hierarchy))
+                found.append(self._scope(directory, record, ancestry, hierarchy, root_is_hosts))
         return found
 
     def placement(self) -> tuple[str, str]:
@@ -122,7 +128,9 @@ class Cgroup2Backend:
                 host = self._host()
                 base = subtree.claim(host)
                 ancestry = Ancestry(base, host.hierarchy.mount or base)
-                self._claimed = _Claimed(base, ancestry, host.hierarchy)
+                self._claimed = _Claimed(
+                    base, ancestry, host.hierarchy, host.hierarchy.root_is_hosts
+                )
             return self._claimed
 
     def _make(self, base: Path) -> Path:
@@ -139,7 +147,12 @@ class Cgroup2Backend:
         raise AssertionError("unreachable: the numbers never end")
 
     def _scope(
-        self, directory: Path, record: ScopeRecord, ancestry: Ancestry, hierarchy: Hierarchy
+        self,
+        directory: Path,
+        record: ScopeRecord,
+        ancestry: Ancestry,
+        hierarchy: Hierarchy,
+        root_is_hosts: bool,
     ) -> CgroupScope:
         return CgroupScope(
             directory,
@@ -147,7 +160,7 @@ class Cgroup2Backend:
             shown=hierarchy.shown(directory),
             ancestry=ancestry,
             placement=self._placement,
-            root_is_hosts=hierarchy.root_is_hosts,
+            root_is_hosts=root_is_hosts,
             clock=self._clock,
             rmdir=self._rmdir,
         )

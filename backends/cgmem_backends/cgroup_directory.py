@@ -9,35 +9,51 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from cgmem.errors import CgroupError, ScopeVanished
+from cgmem.errors import CgmemError, CgroupError, ScopeVanished
 from cgmem_backends import kernel_files as kf
 from cgmem_backends import linux_calls
 
 _GONE = frozenset({errno.ENOENT, errno.ENODEV})
 _READ_SIZE = 1 << 14
+_FEW_DESCRIPTORS = "raise the limit on open descriptors: ulimit -n 65536"
+_HINTS = {errno.EMFILE: _FEW_DESCRIPTORS, errno.ENFILE: _FEW_DESCRIPTORS}
 
 
-@contextmanager
-def translated(doing: str, path: Path | str) -> Iterator[None]:
-    """Turn OSError into the library's errors, with what was being done and where."""
-    try:
-        yield
-    except OSError as error:
+class translated:  # noqa: N801  (used as a word: `with translated(…)`)
+    """Turn OSError into the library's errors, with what was being done and where.
+
+    A class, since a generator's context manager would cost as much as the system call inside.
+    """
+
+    __slots__ = ("_doing", "_path")
+
+    def __init__(self, doing: str, path: Path | str) -> None:
+        self._doing = doing
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, OSError) or isinstance(error, CgmemError):
+            return
+        path = Path(self._path)
         # ENODEV: a held descriptor of a removed cgroup. ENOENT: the directory itself is gone.
         if error.errno == errno.ENODEV or (
-            error.errno == errno.ENOENT and not Path(path).parent.exists()
+            error.errno == errno.ENOENT and not path.parent.exists()
         ):
             raise ScopeVanished(f"the cgroup of {path} was removed") from error
-        raise CgroupError(error, doing, str(path)) from error
+        raise CgroupError(
+            error, self._doing, str(path), hint=_HINTS.get(error.errno or 0)
+        ) from error
 
 
 def read_file(directory: Path, name: str) -> bytes | None:
     """Read one interface file; None where this kernel lacks it or the cgroup is gone."""
     try:
-        descriptor = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in _GONE:
             return None
@@ -55,7 +71,7 @@ def read_file(directory: Path, name: str) -> bytes | None:
 
 def write_file(directory: Path, name: str, value: bytes) -> None:
     """Write one interface file. Raises `ScopeVanished` or `CgroupError`."""
-    path = directory / name
+    path = f"{directory}/{name}"
     with translated(f"writing {value.decode()!r} to", path):
         # No O_CREAT: on a missing interface file it would turn ENOENT into EACCES.
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -67,12 +83,12 @@ def write_file(directory: Path, name: str, value: bytes) -> None:
 
 def write_limit(directory: Path, name: str, limit: int | None) -> int | None:
     """Write a limit and return what the kernel then has (it rounds down to pages)."""
-    path = directory / name
+    path = f"{directory}/{name}"
     with translated(f"writing {kf.limit_text(limit).decode()!r} to", path):
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             os.write(descriptor, kf.limit_text(limit))
-            return kf.parse_limit(os.pread(descriptor, 64, 0))
+            return _parsed_limit(os.pread(descriptor, 64, 0), Path(path))
         finally:
             os.close(descriptor)
 
@@ -80,7 +96,7 @@ def write_limit(directory: Path, name: str, limit: int | None) -> int | None:
 def read_limit(directory: Path, name: str) -> int | None:
     """Read a limit; None for "max" and where the file is absent (the root has none)."""
     text = read_file(directory, name)
-    return None if text is None else kf.parse_limit(text)
+    return None if text is None else _parsed_limit(text, directory / name)
 
 
 def subdirectories(directory: Path) -> list[Path]:
@@ -124,15 +140,27 @@ def send_signal(directory: Path, signum: int) -> None:
 
 def remove(directory: Path, rmdir: Callable[[Path], None] = os.rmdir) -> bool:
     """Remove a cgroup and those below it, deepest first; False while a process is inside."""
-    for cgroup in walk(directory):
-        try:
-            rmdir(cgroup)
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                return False
-            if error.errno not in _GONE:
-                raise CgroupError(error, "removing", str(cgroup)) from error
+    if _removed(directory, rmdir):  # nearly always: nothing is nested in it
+        return True
+    return all(_removed(cgroup, rmdir) for cgroup in walk(directory))
+
+
+def _removed(cgroup: Path, rmdir: Callable[[Path], None]) -> bool:
+    try:
+        rmdir(cgroup)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        if error.errno not in _GONE:
+            raise CgroupError(error, "removing", str(cgroup)) from error
     return True
+
+
+def _parsed_limit(text: bytes, path: Path) -> int | None:
+    try:
+        return kf.parse_limit(text)
+    except ValueError as error:
+        raise CgroupError(OSError(errno.EBADMSG, str(error)), "reading", str(path)) from error
 
 
 def _kill_file(directory: Path) -> bool:

@@ -52,6 +52,7 @@ class CgroupScope:
         self.record = record
         self.location = shown
         self.directory = directory
+        self._path = f"{directory}/"
         self._ancestry = ancestry
         self._ancestor_ooms = ancestry.ooms()
         self._placement = placement
@@ -61,27 +62,37 @@ class CgroupScope:
         self._descriptors: dict[str, int] = {}
         self._last_events: MemoryEvents | None = None
         self._looked: tuple[bytes, bytes] | None = None
-        with cg.translated("opening", directory / kf.MEMORY_CURRENT):
-            self._current_fd = self._hold(kf.MEMORY_CURRENT)
-            self._events_fd = self._hold(kf.MEMORY_EVENTS)
+        try:
+            with cg.translated("opening", self._path + kf.MEMORY_CURRENT):
+                self._current_fd = self._hold(kf.MEMORY_CURRENT)
+                self._events_fd = self._hold(kf.MEMORY_EVENTS)
+        except CgmemError:
+            self.detach()
+            raise
 
     @property
     def wake_descriptors(self) -> list[tuple[int, int]]:
-        """memory.events and cgroup.events, each ready by POLLPRI until the next read of it."""
-        with cg.translated("opening", self.directory / kf.EVENTS):
+        """memory.events: ready by POLLPRI until the next read of it."""
+        return [(self._events_fd, _POLLPRI)]
+
+    @property
+    def emptied_descriptor(self) -> tuple[int, int] | None:
+        """cgroup.events. Opened only when asked for: most scopes are empty once they are left."""
+        with cg.translated("opening", self._path + kf.EVENTS):
             populated_fd = self._hold(kf.EVENTS)
             # A file that was never read is ready at once.
             os.pread(populated_fd, _SMALL, 0)
-        return [(self._events_fd, _POLLPRI), (populated_fd, _POLLPRI)]
+        return populated_fd, _POLLPRI
 
     def start(self, args: Any, options: Mapping[str, Any]) -> Popen[Any]:
         """Start a command inside, before its first instruction."""
         flags = getattr(os, "O_PATH", 0) | os.O_DIRECTORY | os.O_CLOEXEC
-        with cg.translated("opening", self.directory):
-            descriptor = os.open(self.directory, flags)
+        # The file inside is named, so that a missing directory reads as a vanished scope.
+        with cg.translated("opening", self._path + kf.PROCS):
+            descriptor = os.open(self._path, flags)
         try:
             return self._placement.start(
-                args, options, cgroup_path=str(self.directory), cgroup_fd=descriptor
+                args, options, cgroup_path=self._path[:-1], cgroup_fd=descriptor
             )
         finally:
             os.close(descriptor)
@@ -118,7 +129,7 @@ class CgroupScope:
             self._ancestors_with_oom() if killed else (),
             self._root_is_hosts,
             peak,
-            None if stat is None else kf.reclaimable_bytes(kf.parse_keyed(stat)),
+            kf.reclaimable_bytes(stat or b""),
         )
 
     def set_limits(self, limits: Limits) -> EffectiveLimits:
@@ -163,19 +174,19 @@ class CgroupScope:
             os.close(self._descriptors.popitem()[1])
 
     def _with_detail(self, sample: Sample) -> Sample:
-        stat = kf.parse_keyed(self._optional(kf.MEMORY_STAT, _STAT))
+        stat = self._optional(kf.MEMORY_STAT, _STAT)
         pressure = kf.parse_pressure(self._optional(kf.MEMORY_PRESSURE))
         swap = self._optional(kf.MEMORY_SWAP_CURRENT).strip()
         user_usec = kf.parse_keyed(self._optional(kf.CPU_STAT, 2048)).get("user_usec")
         # A descriptor of its own: reading the one that is waited on would swallow the wake-up.
         frozen = kf.parse_keyed(self._optional(kf.EVENTS, holder="frozen")).get("frozen") == 1
         return sample._replace(
-            reclaimable_bytes=kf.reclaimable_bytes(stat) if stat else None,
+            reclaimable_bytes=kf.reclaimable_bytes(stat),
             swap_bytes=int(swap) if swap.isdigit() else None,
             some_seconds=pressure.get("some"),
             full_seconds=pressure.get("full"),
             user_seconds=None if user_usec is None else user_usec / 1e6,
-            refaults=stat.get("workingset_refault_file"),
+            refaults=kf.pick(stat, (b"workingset_refault_file",))[0],
             frozen=frozen,
         )
 
@@ -198,12 +209,12 @@ class CgroupScope:
         # ENODEV: the directory is gone. EBADF: we closed it after it had gone.
         if error.errno in (errno.ENODEV, errno.EBADF):
             return ScopeVanished(f"cgroup {self.location} was removed")
-        return CgroupError(error, "reading", str(self.directory / name))
+        return CgroupError(error, "reading", self._path + name)
 
     def _hold(self, name: str, holder: str | None = None) -> int:
         key = holder or name
         if key not in self._descriptors:
-            path = self.directory / name
+            path = self._path + name
             self._descriptors[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptors[key]
 

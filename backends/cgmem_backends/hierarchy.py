@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from cgmem.errors import CgroupError
 from cgmem_backends import kernel_files as kf
 
 Kind = Literal["v2", "hybrid", "v1", "none"]
@@ -37,9 +38,7 @@ class Hierarchy(NamedTuple):
 
     def shown(self, directory: Path) -> str:
         """A cgroup directory as /proc/PID/cgroup names it: its path below the mount."""
-        if self.mount is None or directory == self.mount:
-            return "/"
-        return "/" + str(directory.relative_to(self.mount))
+        return str(directory).removeprefix(str(self.mount).rstrip("/")) or "/"
 
 
 class _Mount(NamedTuple):
@@ -51,7 +50,10 @@ class _Mount(NamedTuple):
 
 
 def find_hierarchy(proc: Path = Path("/proc")) -> Hierarchy:
-    """Read `proc`/self/mountinfo and `proc`/self/cgroup. Missing files mean no cgroups."""
+    """Read `proc`/self/mountinfo and `proc`/self/cgroup. Missing files mean no cgroups.
+
+    Raises `CgroupError` where they can't be read for want of descriptors or memory.
+    """
     mounts = parse_mountinfo(_read(proc / "self/mountinfo"))
     v1_memory = any(m.fstype == "cgroup" and "memory" in m.super_options for m in mounts)
     any_v1 = any(m.fstype == "cgroup" for m in mounts)
@@ -125,5 +127,7 @@ def _unescape(field: bytes) -> str:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return b""
+    except OSError as error:  # out of descriptors, say: that is not "no cgroups"
+        raise CgroupError(error, "reading", str(path)) from error

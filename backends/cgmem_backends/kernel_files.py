@@ -7,6 +7,8 @@ A key that this kernel lacks is absent from the result, never 0. "max" is `None`
 
 from __future__ import annotations
 
+import re
+
 from cgmem.contract import MemoryEvents
 
 CONTROLLERS = "cgroup.controllers"
@@ -29,8 +31,12 @@ MEMORY_STAT = "memory.stat"
 MEMORY_SWAP_CURRENT = "memory.swap.current"
 MEMORY_SWAP_MAX = "memory.swap.max"  # absent without swap accounting
 
-RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")
+RECLAIMABLE = (b"inactive_file", b"active_file", b"slab_reclaimable")
 """What reclaim can take back. tmpfs is in `file` but on the anon lists, so it stays counted."""
+
+
+_PAIR = re.compile(rb"^(\S+) ([0-9]+)$", re.MULTILINE)
+_EVENTS = tuple(key.encode() for key in MemoryEvents._fields)
 
 
 def parse_limit(text: bytes) -> int | None:
@@ -41,18 +47,18 @@ def parse_limit(text: bytes) -> int | None:
 
 def parse_keyed(text: bytes) -> dict[str, int]:
     """Parse a flat keyed file ("KEY VALUE" lines). A line of another shape is skipped."""
-    found: dict[str, int] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(b" ")
-        if value.isdigit():
-            found[key.decode("ascii", "replace")] = int(value)
-    return found
+    return {key.decode("ascii", "replace"): int(value) for key, value in _PAIR.findall(text)}
 
 
 def parse_events(text: bytes) -> MemoryEvents:
     """Parse memory.events or memory.events.local."""
-    keyed = parse_keyed(text)
-    return MemoryEvents(*(keyed.get(key) for key in MemoryEvents._fields))
+    return MemoryEvents(*pick(text, _EVENTS))
+
+
+def pick(text: bytes, keys: tuple[bytes, ...]) -> list[int | None]:
+    """Take some values of a flat keyed file, in the order of `keys`; the rest costs little."""
+    pairs = dict(_PAIR.findall(text))
+    return [int(pairs[key]) if key in pairs else None for key in keys]
 
 
 def parse_pressure(text: bytes) -> dict[str, float]:
@@ -71,9 +77,10 @@ def parse_pids(text: bytes) -> list[int]:
     return [int(word) for word in text.split() if word.isdigit() and int(word) > 0]
 
 
-def reclaimable_bytes(stat: dict[str, int]) -> int:
-    """Bytes of memory.stat that the kernel can take back."""
-    return sum(stat.get(key, 0) for key in RECLAIMABLE)
+def reclaimable_bytes(stat: bytes) -> int | None:
+    """Bytes that the kernel can take back, of the text of memory.stat; None if it tells none."""
+    known = [value for value in pick(stat, RECLAIMABLE) if value is not None]
+    return sum(known) if known else None
 
 
 def limit_text(limit: int | None) -> bytes:

@@ -21,7 +21,9 @@ def encode(record: ScopeRecord) -> bytes:
         command = tuple(word[:80] for word in record.command[:6])
         text = _dump(record._replace(command=(*command, "…")))
     if len(text) > MAX_BYTES:
-        text = _dump(record._replace(command=(), log_dir=None))
+        text = _dump(record._replace(command=()))
+    if len(text) > MAX_BYTES:
+        text = _dump(record._replace(command=(), log_dir=None, agent_type=None))
     return text
 
 
@@ -30,7 +32,7 @@ def decode(text: bytes) -> ScopeRecord | None:
     try:
         found = json.loads(text)
         record = ScopeRecord(**found)._replace(command=tuple(found.get("command", ())))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     return record if _well_formed(record) else None
 

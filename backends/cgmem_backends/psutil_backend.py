@@ -1,0 +1,165 @@
+"""The fallback: polls process trees where the kernel can't hold a budget.
+
+Covers macOS, and Linux without a usable memory controller. On Linux /proc is read by our own
+parser, elsewhere through psutil. There is no policy here: who samples decides when to kill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cgmem.contract import (
+    Capabilities,
+    EffectiveLimits,
+    Limits,
+    Metric,
+    Scope,
+    ScopeRecord,
+    Usability,
+)
+from cgmem.errors import CgmemError
+from cgmem_backends.process_signals import Signaller, TreeSignals
+from cgmem_backends.process_tree import ProcessSource, ProcessTable, ProcessTree
+from cgmem_backends.psutil_scope import PsutilScope
+from cgmem_backends.run_directory import Entry, RunDirectory, read_all, visible_directories
+
+CANNOT = (
+    "a burst between two ticks can pass the hard limit",
+    "nothing slows a subprocess down at the critical threshold",
+    "nobody holds the limit once the supervisor has died",
+    "a descendant that leaves its session, loses its parent and clears its environment before it "
+    "was seen is not found",
+    "files on tmpfs, page cache and kernel memory are not counted",
+)
+CANNOT_COUNT_SWAP = "memory that was swapped out is not counted"
+
+
+def capabilities(metric: Metric) -> Capabilities:
+    """What polling can promise with this metric."""
+    return Capabilities(
+        kernel_limits=False,
+        brake=False,
+        # The mark is in its environment at exec, and RSS, unlike a charge, is seen afterwards too.
+        placed_before_exec=True,
+        every_descendant=False,
+        metric=metric,
+        cannot=CANNOT if metric == "phys_footprint" else (*CANNOT, CANNOT_COUNT_SWAP),
+    )
+
+
+def host_processes(proc: Path) -> ProcessSource:
+    """/proc on Linux, psutil elsewhere; only the one that is used is imported."""
+    if sys.platform == "linux":
+        from cgmem_backends.linux_processes import LinuxProcesses
+
+        source: ProcessSource = LinuxProcesses(proc)
+    else:
+        from cgmem_backends.psutil_processes import PsutilProcesses
+
+        source = PsutilProcesses()
+    return source
+
+
+class PsutilBackend:
+    """See `cgmem.contract.ObservingBackend`."""
+
+    name = "psutil"
+
+    def __init__(
+        self,
+        proc: Path = Path("/proc"),
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        source: ProcessSource | None = None,
+        signaller: Signaller | None = None,
+        run_directory: RunDirectory | None = None,
+        directories: Callable[[], Sequence[Path]] = visible_directories,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        source = source or host_processes(proc)
+        self.capabilities = capabilities(source.metric)
+        self.skipped_records = 0
+        """Files that the last `list_scopes` passed over: torn, foreign, not ours to read."""
+        self._source = source
+        self._table = ProcessTable(source, clock)
+        self._signaller = signaller or Signaller(source.process)
+        self._run_directory = run_directory or RunDirectory()
+        self._directories = directories
+        self._pause = pause
+
+    def probe(self) -> Usability:
+        """Whether processes can be seen; that scopes can't be written down is a remark."""
+        usability = self._source.usability()
+        problem = self._run_directory.problem() if usability.usable else None
+        if problem is None:
+            return usability
+        return usability._replace(
+            reason=f"{usability.reason}; other processes can't list its scopes: {problem}"
+        )
+
+    def open_scope(self, record: ScopeRecord, limits: Limits) -> tuple[Scope, EffectiveLimits]:
+        """Make an empty scope. It is written down when its first process starts."""
+        token = os.urandom(16).hex()
+        tree = ProcessTree(self._table, token)
+        scope = self._scope(record, token, tree, self._run_directory)
+        return scope, scope.set_limits(limits)
+
+    def observe(self, record: ScopeRecord, pid: int) -> Scope:
+        """Watch a process that runs, and its descendants by parent links and sessions.
+
+        Raises `ProcessLookupError`.
+        """
+        process = self._source.process(pid)
+        if process is None or process.ended:
+            raise ProcessLookupError(f"no process {pid} runs here")
+        tree = ProcessTree(self._table, token=None)
+        scope = self._scope(record, os.urandom(16).hex(), tree, self._run_directory)
+        scope.follow(process.identity, marked=False)
+        return scope
+
+    def list_scopes(self) -> list[Scope]:
+        """Every scope that is written down and has a living process.
+
+        A record without one is passed over, and removed when its supervisor is gone too.
+        """
+        listing = read_all(list(self._directories()))
+        table_id = self._source.table_id()
+        here = [entry for entry in listing.entries if entry.table_id == table_id]
+        self.skipped_records = listing.skipped + len(listing.entries) - len(here)
+        # All trees are made before the first is asked, so that one scan serves them all.
+        trees = [(entry, self._tree_of(entry)) for entry in here]
+        scopes: list[Scope] = []
+        for entry, tree in trees:
+            directory = RunDirectory(entry.directory, entry.uid)
+            if tree.processes():
+                scopes.append(self._scope(entry.record, entry.token, tree, directory))
+            elif not self._supervisor_lives(entry.record):
+                with contextlib.suppress(OSError, CgmemError):
+                    directory.remove(entry.token)
+        return scopes
+
+    def _tree_of(self, entry: Entry) -> ProcessTree:
+        tree = ProcessTree(self._table, entry.token if entry.marked else None)
+        # A record can name any pid: root must not act on a process that isn't its writer's.
+        if entry.uid == 0 or self._source.owner(entry.root.pid) == entry.uid:
+            tree.add_root(entry.root)
+        else:
+            tree.look_for_marks_since(entry.root.start)
+        return tree
+
+    def _scope(
+        self, record: ScopeRecord, token: str, tree: ProcessTree, directory: RunDirectory
+    ) -> PsutilScope:
+        signals = TreeSignals(lambda: tree.processes(fresh=True), self._signaller, self._pause)
+        return PsutilScope(record, token, self._table, tree, signals, directory)
+
+    def _supervisor_lives(self, record: ScopeRecord) -> bool:
+        supervisor = self._source.process(record.supervisor_pid)
+        if supervisor is None or supervisor.ended:
+            return False
+        return record.supervisor_start in (0, supervisor.start)

@@ -1,0 +1,42 @@
+"""The command line. The only part of cgmem that prints or exits; nobody imports it.
+
+One module per verb, imported when its verb is used: `cgmem run` pays for `run` alone.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: sys.argv) and return its exit status. Never raises."""
+    _hold_standard_descriptors()
+    from cgmem.cli.errors import ended_by
+    from cgmem.cli.group import cgmem
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = cgmem.main(words, prog_name="cgmem", standalone_mode=False)
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001  (the edge of the program: every end has a status)
+        return ended_by(error, words)
+    return int(status or 0)
+
+
+def _hold_standard_descriptors() -> None:
+    """Where 0, 1 or 2 was closed, keep a file of ours from getting that number.
+
+    Closed again at exec: the command finds them as the caller left them.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (for good)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,0 +1,68 @@
+"""The group of verbs. Help and lookup know them by name; a verb's module is loaded when used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import NamedTuple, cast
+
+import click
+
+from cgmem import __version__
+
+
+class Verb(NamedTuple):
+    """One verb: the module that holds its click command as `command`, and its line in --help."""
+
+    module: str
+    help: str
+
+
+VERBS = {
+    "run": Verb("cgmem.cli.run", "Run a command under a memory budget."),
+    "ps": Verb("cgmem.cli.ps", "List live subprocesses, whoever started them."),
+    "show": Verb("cgmem.cli.show", "Show one live subprocess in detail."),
+    "status": Verb("cgmem.cli.status", "Show the machine's memory, backend and log directory."),
+    "check": Verb("cgmem.cli.check", "Say whether there is memory to start a subprocess."),
+    "doctor": Verb("cgmem.cli.doctor", "Try every backend on this host and say what works."),
+    "config": Verb("cgmem.cli.config", "Show every setting and where it came from."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a verb's module only to use it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every verb, in the order of the help."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one verb; None for a name that there isn't."""
+        verb = VERBS.get(cmd_name)
+        return None if verb is None else cast(click.Command, import_module(verb.module).command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; for a mistyped one say which was meant."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from cgmem.words import meant, shown
+
+            ctx.fail(f"there is no command {shown(args[0])}; {meant(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs from the table, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog="\b\nExample:\n  cgmem run --max 512M -- make -j8\n\n"
+    "\b\nExit status:\n  0  done   1  the answer is no   2  wrong usage or trouble\n"
+    "  `run` has its own: see cgmem run --help",
+)
+@click.version_option(__version__, prog_name="cgmem", message="%(prog)s %(version)s")
+def cgmem() -> None:
+    """Run commands under a memory budget that the Linux kernel enforces."""

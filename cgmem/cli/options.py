@@ -1,0 +1,66 @@
+"""Options that several verbs share, and how settings become options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import click
+
+from cgmem.setting_table import BY_KEY, argument_source, flag_source
+from cgmem.settings import Settings, resolve
+
+_FLAGS = {"on_stall": "--on-stall", "stall_after": "--stall-after"}
+"""Settings whose flag only `run` knows."""
+
+Decorator = Callable[[Any], Any]
+
+
+def setting_option(key: str, metavar: str) -> Decorator:
+    """An option that takes a setting's value as text; the setting's own parser reads it."""
+    return click.option(_flag(key), key, metavar=metavar, help=_sentence(key))
+
+
+def switch_option(key: str, value: bool, text: str | None = None) -> Decorator:
+    """An option without a value that sets a setting to `value`."""
+    return click.option(
+        _flag(key), key, flag_value=value, type=bool, default=None, help=text or _sentence(key)
+    )
+
+
+config_option = click.option(
+    "--config",
+    metavar="FILE",
+    help="Read this configuration file (default: cgmem.yaml or .claude-pm/memory.yaml, nearest"
+    " upwards).",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+agent_type_option = click.option(
+    "--agent-type", metavar="TYPE", help="Use this agent type's part of the configuration file."
+)
+
+
+def resolver(config: str | None) -> Callable[..., Settings]:
+    """`cgmem.settings.resolve` for the command line: errors name flags."""
+    return partial(resolve, config=config, argument_source=_source)
+
+
+def given(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the settings that the command line sets."""
+    return {key: value for key, value in values.items() if key in BY_KEY and value is not None}
+
+
+def _flag(key: str) -> str:
+    return _FLAGS.get(key) or flag_source(key)
+
+
+def _source(key: str) -> str:
+    return _flag(key) if key in BY_KEY else argument_source(key)
+
+
+def _sentence(key: str) -> str:
+    text = BY_KEY[key].help
+    return f"{text[0].upper()}{text[1:]}."

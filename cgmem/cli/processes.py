@@ -1,0 +1,79 @@
+"""The processes of a scope for people: pid, resident memory, command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from cgmem.contract import MB
+
+PATIENCE_SECONDS = 0.5
+"""A command line is read under the target's mmap lock, and a stuck process may hold that."""
+
+_LONGEST_COMMAND = 4096
+
+
+class Seen(NamedTuple):
+    """One process as it is now."""
+
+    pid: int
+    rss_mb: float | None
+    """Resident memory; None where it isn't to be had."""
+    command: str
+
+
+def look(pids: Sequence[int]) -> list[Seen]:
+    """Look at processes; those that have ended are left out."""
+    return _read_proc(pids) if sys.platform == "linux" else _ask_ps(pids)
+
+
+def _read_proc(pids: Sequence[int]) -> list[Seen]:
+    commands = _commands(pids)
+    found = []
+    for pid in pids:
+        with suppress(OSError, ValueError):
+            status = Path(f"/proc/{pid}/status").read_text(errors="surrogateescape")
+            fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+            rss = fields.get("VmRSS")
+            rss_mb = None if rss is None else round(int(rss.split()[0]) * 1024 / MB, 1)
+            found.append(Seen(pid, rss_mb, commands.get(pid) or f"[{fields['Name']}]"))
+    return found
+
+
+def _commands(pids: Sequence[int]) -> dict[int, str]:
+    """Read command lines in a thread; those that can't be had in time are left out."""
+    commands: dict[int, str] = {}
+
+    def read() -> None:
+        for pid in pids:
+            with suppress(OSError), Path(f"/proc/{pid}/cmdline").open("rb") as file:
+                words = file.read(_LONGEST_COMMAND).rstrip(b"\0").split(b"\0")
+                commands[pid] = " ".join(word.decode(errors="surrogateescape") for word in words)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(PATIENCE_SECONDS)
+    return commands.copy()
+
+
+def _ask_ps(pids: Sequence[int]) -> list[Seen]:
+    try:
+        listing = subprocess.run(
+            ["ps", "-o", "pid=,rss=,args=", "-p", ",".join(map(str, pids))],
+            capture_output=True,
+            errors="surrogateescape",
+            timeout=5,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return [Seen(pid, None, "") for pid in pids]
+    found = []
+    for line in listing.splitlines():
+        pid, rss, *command = line.split(None, 2)
+        found.append(Seen(int(pid), round(int(rss) * 1024 / MB, 1), "".join(command)))
+    return found

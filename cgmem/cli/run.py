@@ -1,0 +1,186 @@
+"""`cgmem run`: one command under a budget, as a foreground job."""
+
+from __future__ import annotations
+
+import subprocess
+
+import click
+
+from cgmem.cli import options
+from cgmem.cli.errors import (
+    NOT_EXECUTABLE,
+    NOT_FOUND,
+    RUN_TROUBLE,
+    complain,
+    described,
+    die_of,
+)
+from cgmem.cli.foreground import ForegroundJob
+from cgmem.cli.report import Report, open_report
+from cgmem.cli.signals import Inbox
+from cgmem.cli.start_failure import start_failure
+from cgmem.cli.voice import Voice
+from cgmem.errors import CgmemError
+from cgmem.outcome import Outcome
+from cgmem.process import MonitoredProcess
+from cgmem.settings import Settings
+from cgmem.sizes import format_size
+from cgmem.supervisor import Hooks, Supervisor
+from cgmem.verdict import Verdict, exit_status
+
+OUTCOME_LOOK_SECONDS = 0.2
+"""How often to look for signals while leftovers are waited for."""
+
+EPILOG = f"""\b
+Examples:
+  cgmem run --max 512M -- make -j8
+  cgmem run --max 2G --timeout 600 --report out.json -- python3 train.py
+
+\b
+Exit status: the command's own, or
+  124  --timeout was reached
+  {RUN_TROUBLE}  cgmem refused or failed; a wrong option
+  {NOT_EXECUTABLE}  the command can't be executed
+  {NOT_FOUND}  the command was not found
+  137  a memory limit ended it (or SIGKILL did)
+  143  stalled or aborted; 137 if SIGKILL was needed
+  128+N  signal N ended it; of INT and QUIT cgmem dies itself
+"""
+
+
+@click.command(
+    "run",
+    epilog=EPILOG,
+    context_settings={"allow_interspersed_args": False},
+    options_metavar="[OPTIONS] --",
+)
+@click.option("--id", "subprocess_id", metavar="ID", help="Call it this (default: a fresh id).")
+@options.agent_type_option
+@options.setting_option("warning", "SIZE")
+@options.setting_option("critical", "SIZE")
+@options.setting_option("max", "SIZE")
+@options.setting_option("swap", "SIZE")
+@options.setting_option("timeout", "SECONDS")
+@options.setting_option("grace", "SECONDS")
+@options.switch_option("keep", True)
+@options.switch_option(
+    "oom_group", False, "At the hard limit let the kernel end only the largest process."
+)
+@options.switch_option("preflight", False, "Do not check the available memory before the start.")
+@options.setting_option("on_stall", "POLICY")
+@options.setting_option("stall_after", "SECONDS")
+@options.setting_option("backend", "NAME")
+@options.setting_option("enforcement", "HOW")
+@options.config_option
+@options.setting_option("log_dir", "DIR")
+@click.option("--report", metavar="FILE|-|fd:N", help="Write the outcome there as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No alerts or warnings on stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="WARNING alerts and the backend's choice too.")
+@click.argument("words", metavar="CMD…", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(
+    words: tuple[str, ...],
+    subprocess_id: str | None,
+    agent_type: str | None,
+    config: str | None,
+    report: str | None,
+    quiet: bool,
+    verbose: bool,
+    **values: object,
+) -> int:
+    """Run CMD under a memory budget and end as it ends.
+
+    CMD shares the terminal, the process group and stdin, stdout and stderr. Sizes are 512M,
+    1.5G, 2GiB, 80% (of this machine's memory) or max.
+    """
+    voice = Voice(quiet=quiet, verbose=verbose)
+    try:
+        outlet = open_report(report)
+    except CgmemError as error:
+        complain(described(error))
+        return RUN_TROUBLE
+    supervisor = Supervisor(resolve_settings=options.resolver(config), warn=voice.warn)
+    inbox = Inbox()
+    try:
+        settings = supervisor.settings(options.given(values), agent_type)
+        inbox.open()
+        process = supervisor.spawn(
+            list(words),
+            {},
+            settings=settings,
+            subprocess_id=_checked(subprocess_id),
+            agent_type=agent_type,
+            hooks=Hooks(on_alert=voice.alert, on_start=inbox.block),
+        )
+    except (CgmemError, OSError, ValueError, subprocess.SubprocessError) as error:
+        return _refused(error, words, outlet, voice)
+    if settings.disabled:
+        inbox.block()
+    voice.detail(_started(supervisor, settings, process))
+    return _finish(_attend(supervisor, process, inbox), outlet, voice)
+
+
+def _checked(subprocess_id: str | None) -> str | None:
+    from cgmem.ids import check_id
+
+    return None if subprocess_id is None else check_id(subprocess_id, source="--id")
+
+
+def _refused(error: Exception, words: tuple[str, ...], outlet: Report, voice: Voice) -> int:
+    status, failure = start_failure(error, words)
+    complain(failure)
+    outlet.write({"error": failure.message, "hint": failure.hint, "exit_code": status}, voice.warn)
+    return status
+
+
+def _started(supervisor: Supervisor, settings: Settings, process: MonitoredProcess) -> str:
+    if settings.disabled:
+        return f"{process.subprocess_id}: memory monitoring is disabled"
+    budget = ", ".join(
+        f"{name} {format_size(size)}"
+        for name, size in (
+            ("warning", settings.warning_bytes),
+            ("critical", settings.critical_bytes),
+            ("max", settings.max_bytes),
+        )
+    )
+    where = supervisor.logs(settings).directory
+    choice = supervisor.choice(settings)
+    return f"{process.subprocess_id}: {budget}; {choice.reason}; logs in {where}"
+
+
+def _attend(supervisor: Supervisor, process: MonitoredProcess, inbox: Inbox) -> Outcome:
+    """Be the foreground job until the end, then wait for the verdict and the logs."""
+    job = ForegroundJob(
+        process,
+        inbox,
+        move_timers=process.supervision.pause,
+        ending=lambda: process.level == "ABORTED",
+    )
+    try:
+        job.wait()
+        _await_outcome(process, inbox)
+    finally:
+        supervisor.close()
+    return process.outcome()
+
+
+def _await_outcome(process: MonitoredProcess, inbox: Inbox) -> None:
+    """Wait until the leftovers are gone too, or a signal says that we need not."""
+    while True:
+        try:
+            process.outcome(OUTCOME_LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            if inbox.asked_to_end():
+                return
+        else:
+            return
+
+
+def _finish(outcome: Outcome, outlet: Report, voice: Voice) -> int:
+    voice.end(outcome)
+    found = Verdict(outcome.cause, outcome.exit_code, outcome.signal, outcome.message)
+    end = exit_status(found, sigkill_needed=outcome.sigkill_needed)
+    outlet.write(outcome.as_json(), voice.warn)
+    if end.die_of_signal is not None:
+        die_of(end.die_of_signal)
+    return end.status

@@ -1,0 +1,120 @@
+"""Live scopes as `ps` and `show` see them: of this user (root: of everybody), of any process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from cgmem import judge, selector
+from cgmem.contract import Backend, Level, Sample, Scope, ScopeRecord, Thresholds
+from cgmem.errors import CgmemError
+from cgmem.sizes import mb
+
+
+class LiveScope(NamedTuple):
+    """One live scope, looked at once."""
+
+    backend: str
+    kernel_limits: bool
+    record: ScopeRecord
+    location: str
+    level: Level
+    judged_bytes: int
+    sample: Sample
+    pids: tuple[int, ...]
+    supervised: bool
+    """The process that started it still lives."""
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The budget that was written down at the start."""
+        record = self.record
+        return Thresholds(record.warning_bytes, record.critical_bytes, record.max_bytes)
+
+    @property
+    def percent(self) -> float | None:
+        """The judged bytes as a share of the hard limit; None without one."""
+        limit = self.record.max_bytes
+        return round(100 * self.judged_bytes / limit, 1) if limit else None
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago it was started."""
+        return max(0.0, time.time() - self.record.started_at)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `ps --json` prints of it."""
+        record, limits = self.record, self.thresholds
+        return {
+            "subprocess_id": record.subprocess_id,
+            "agent_type": record.agent_type,
+            "command": list(record.command),
+            "level": self.level,
+            "memory_mb": mb(self.judged_bytes),
+            "current_mb": mb(self.sample.current_bytes),
+            "metric": self.sample.metric,
+            "percent": self.percent,
+            "limits": limits._asdict(),
+            "pids": list(self.pids),
+            "started_at": record.started_at,
+            "age_seconds": round(self.age_seconds, 1),
+            "backend": self.backend,
+            "enforced": self.kernel_limits and limits.max_bytes is not None,
+            "location": self.location,
+            "supervisor": {"pid": record.supervisor_pid, "alive": self.supervised},
+            "log_dir": record.log_dir,
+        }
+
+
+def live_scopes() -> list[LiveScope]:
+    """Look at every live scope, oldest first. What ends meanwhile is left out."""
+    return sorted(_look_at_all(), key=lambda live: live.record.started_at)
+
+
+def _look_at_all() -> Iterator[LiveScope]:
+    for name in selector.NAMES:
+        try:
+            backend = selector.load(name)
+            scopes = backend.list_scopes()
+        except (CgmemError, OSError):
+            continue  # a mechanism that can't work on this host has no scopes
+        for scope in scopes:
+            try:
+                live = _look(backend, scope)
+            except (CgmemError, OSError):
+                continue  # it ended meanwhile
+            finally:
+                scope.detach()
+            if live is not None:
+                yield live
+
+
+def _look(backend: Backend, scope: Scope) -> LiveScope | None:
+    # Below 0 bytes is no sample: every detail is read.
+    sample = scope.sample(-1)
+    pids = tuple(scope.pids())
+    if sample is None or not pids:
+        return None
+    record = scope.record
+    kernel_limits = backend.capabilities.kernel_limits
+    # Counters that rose before we looked are no news.
+    history = judge.History.start(sample.events)
+    thresholds = Thresholds(record.warning_bytes, record.critical_bytes, record.max_bytes)
+    policy = judge.Policy(kernel_limits=kernel_limits)
+    return LiveScope(
+        backend=backend.name,
+        kernel_limits=kernel_limits,
+        record=record,
+        location=scope.location,
+        level=judge.judge(thresholds, policy, history, sample).level,
+        judged_bytes=judge.judged_bytes(sample),
+        sample=sample,
+        pids=pids,
+        supervised=_supervised(record),
+    )
+
+
+def _supervised(record: ScopeRecord) -> bool:
+    start = selector.process_start(record.supervisor_pid)
+    return start is not None and record.supervisor_start in (0, start)

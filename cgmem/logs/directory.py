@@ -1,0 +1,100 @@
+"""Where the three log files are: found once, as an absolute path, and made at the first write."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from cgmem.errors import ConfigurationError
+
+ENVIRONMENT_VARIABLE = "CGMEM_LOG_DIR"
+PROJECT_DIRECTORY = ".claude-pm"
+DEFAULT_BELOW_PROJECT = Path(PROJECT_DIRECTORY, "logs", "memory")
+"""Spec, "Log Locations"."""
+
+
+def resolve_log_dir(
+    log_dir: str | os.PathLike[str] | None,
+    *,
+    environ: Mapping[str, str],
+    cwd: str | os.PathLike[str],
+) -> Path:
+    """Find the directory of the log files: absolute, not made yet.
+
+    `log_dir` goes before CGMEM_LOG_DIR (empty: as if unset); either holds the three files
+    directly. Without both: `.claude-pm/logs/memory` in the nearest directory, from `cwd`
+    upwards, that has a `.claude-pm/`, else in `cwd`.
+
+    Raises `ConfigurationError` naming the value and its source.
+    """
+    if log_dir is not None:
+        return _explicit(os.fspath(log_dir), "log_dir", cwd)
+    if value := environ.get(ENVIRONMENT_VARIABLE):
+        return _explicit(value, ENVIRONMENT_VARIABLE, cwd)
+    return _project(Path(cwd)) / DEFAULT_BELOW_PROJECT
+
+
+def _explicit(value: str, source: str, cwd: str | os.PathLike[str]) -> Path:
+    if not value or "\0" in value:
+        raise ConfigurationError(f"{source} {value!r} is not the name of a directory")
+    try:
+        path = _absolute(Path(cwd, Path(value).expanduser()))
+    except RuntimeError as error:
+        raise ConfigurationError(f"{source} {value!r}: {error}") from error
+    if os.path.lexists(path) and not _is_searchable_directory(path):
+        raise ConfigurationError(
+            f"{source} {value!r}: {path} is not a directory",
+            hint=f"name a directory in {source}; it is made when it is missing",
+        )
+    return path
+
+
+def _absolute(path: Path) -> Path:
+    # resolve() would follow symlinks, and the user would not find again the name that was given.
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _is_searchable_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:  # not to be told from here: the first write says it
+        return True
+
+
+def _project(cwd: Path) -> Path:
+    start = _absolute(cwd)
+    # Someone else's /tmp/.claude-pm must not collect the logs of everybody below /tmp.
+    trusted = {0, os.geteuid(), *_owner(start)}
+    for candidate in (start, *start.parents):
+        if trusted & _owner(candidate / PROJECT_DIRECTORY):
+            return candidate
+    return start
+
+
+def _owner(directory: Path) -> set[int]:
+    """The user id that owns the directory; empty if there is no such directory to be seen."""
+    try:
+        found = directory.stat()
+    except OSError:
+        return set()
+    return {found.st_uid} if stat.S_ISDIR(found.st_mode) else set()
+
+
+class LogDirectory:
+    """A directory that is made at most once, however many files in it ask for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._made = False
+
+    def make(self) -> None:
+        """Make the directory and its parents. Raises `OSError`.
+
+        Only the first time: where somebody removes a project, or a temporary directory, under a
+        running supervisor, it must not come back.
+        """
+        if not self._made:
+            self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._made = True

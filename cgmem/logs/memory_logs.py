@@ -1,0 +1,54 @@
+"""The three log files of one directory, and which of their lines can wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cgmem.logs.directory import LogDirectory
+from cgmem.logs.jsonlines import JsonLinesFile
+
+ALERTS_FILE = "memory-alerts.log"
+STATS_FILE = "subprocess-stats.jsonl"
+MONITOR_FILE = "memory-monitor.log"
+
+
+class MemoryLogs:
+    """Takes lines as `cgmem.logs.lines` builds them. Touches nothing before the first line.
+
+    No method raises for a file's sake; `warn` gets one message per file that can't be written.
+    """
+
+    def __init__(self, directory: Path, warn: Callable[[str], None]) -> None:
+        self.directory = directory
+        made = LogDirectory(directory)
+
+        def file(name: str) -> JsonLinesFile:
+            return JsonLinesFile(directory / name, warn=warn, make_directory=made.make)
+
+        self._alerts, self._stats, self._monitor = map(
+            file, (ALERTS_FILE, STATS_FILE, MONITOR_FILE)
+        )
+
+    def alert(self, line: Mapping[str, Any]) -> None:
+        """Add an `alert_line`: written at once if its level is CRITICAL."""
+        self._alerts.append(line, line["level"] == "CRITICAL")
+
+    def stats(self, line: Mapping[str, Any]) -> None:
+        """Add a `stats_line`: written at once."""
+        self._stats.append(line, now=True)
+
+    def monitor(self, line: Mapping[str, Any]) -> None:
+        """Add a `monitor_line`: written at once if its level is CRITICAL."""
+        self._monitor.append(line, line["level"] == "CRITICAL")
+
+    def flush(self) -> None:
+        """Write what waits. The poller calls this in each tick."""
+        for file in (self._alerts, self._stats, self._monitor):
+            file.flush()
+
+    def close(self) -> None:
+        """Write what waits and give up the descriptors. A later line opens its file again."""
+        for file in (self._alerts, self._stats, self._monitor):
+            file.close()

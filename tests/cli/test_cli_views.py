@@ -1,0 +1,257 @@
+"""The verbs that show: ps, show, status, check, doctor, config; help, version, pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import COMMAND, HOG, POLLED, cgmem, environment, start
+
+VERBS = ("run", "ps", "show", "status", "check", "doctor", "config")
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """A live subprocess of 40 MB under a budget of 64 MB: its id and the pid of its process."""
+    name = f"live-{os.getpid()}"
+    process = start(
+        "run", *POLLED, "-q", "--id", name, "--agent-type", "engineer", "--max", "64M", "--",
+        sys.executable, HOG, "--mb", "30", "--hold", "300", cwd=tmp_path,
+    )  # fmt: skip
+    assert process.stdout is not None
+    pid = int(process.stdout.readline().split()[1])
+    yield name, pid
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+def test_ps_sees_the_subprocess_of_another_process(live: tuple[str, int], tmp_path: Path) -> None:
+    """The table and its JSON have the id, the level, the memory and who supervises it."""
+    name, pid = live
+    table = cgmem("ps", cwd=tmp_path)
+    listed = json.loads(cgmem("ps", "--json", cwd=tmp_path).stdout)
+    mine = next(seen for seen in listed if seen["subprocess_id"] == name)
+    row = next(line for line in table.stdout.splitlines() if line.startswith(name))
+
+    assert table.stdout.splitlines()[0].split()[:3] == ["ID", "LEVEL", "USED"]
+    assert row.split()[1] == mine["level"]
+    assert mine["level"] in ("WARNING", "CRITICAL")
+    assert 30 < mine["memory_mb"] < 64
+    assert mine["pids"] == [pid]
+    assert mine["supervisor"]["alive"] is True
+    assert mine["agent_type"] == "engineer"
+    assert mine["backend"] == "psutil"
+
+
+def test_show_a_live_subprocess(live: tuple[str, int], tmp_path: Path) -> None:
+    """Its command, budget, process and log directory are shown, and as JSON."""
+    name, pid = live
+    shown = cgmem("show", name, cwd=tmp_path)
+    found = json.loads(cgmem("show", name, "--json", cwd=tmp_path).stdout)
+
+    assert shown.returncode == 0
+    assert "budget      warning 16M, critical 32M, max 64M" in shown.stdout
+    assert str(pid) in shown.stdout
+    assert found["processes"][0]["pid"] == pid
+    assert "hog.py" in found["processes"][0]["command"]
+    assert found["log_dir"] == str(tmp_path / ".claude-pm" / "logs" / "memory")
+    assert found["limits"]["max_bytes"] == 64 << 20
+
+
+def test_show_an_unknown_id_names_the_live_ones(live: tuple[str, int], tmp_path: Path) -> None:
+    """A wrong id is answered with 1 and the ids that there are."""
+    done = cgmem("show", "nobody", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "no live subprocess has the id 'nobody'" in done.stderr
+    assert live[0] in done.stderr
+
+
+def test_show_refuses_what_is_no_id(tmp_path: Path) -> None:
+    """An id with a slash or a control character is told so."""
+    for name in ("../x", "a\x1b[31mb", ""):
+        done = cgmem("show", name, cwd=tmp_path)
+
+        assert done.returncode == 2
+        assert "subprocess id" in done.stderr
+        assert "\x1b" not in done.stderr
+
+
+def test_status(tmp_path: Path) -> None:
+    """The spec's status comes with backend, reason and log directory."""
+    status = json.loads(cgmem("status", "--json", cwd=tmp_path).stdout)
+    shown = cgmem("status", cwd=tmp_path)
+
+    assert set(status["system_memory"]) == {"total_mb", "available_mb", "used_mb", "percent"}
+    assert status["level"] in ("OK", "WARNING", "CRITICAL")
+    assert status["cgmem"]["backend"] in ("cgroup2", "psutil")
+    assert status["cgmem"]["log_dir"].startswith("/")
+    assert "available of" in shown.stdout
+
+
+def test_check(tmp_path: Path) -> None:
+    """0 with enough memory, 1 with the spec's message without, 2 for a wrong size."""
+    enough = cgmem("check", "--need", "1M", cwd=tmp_path)
+    short = cgmem("check", "--need", "1000T", cwd=tmp_path)
+    wrong = [cgmem("check", "--need", size, cwd=tmp_path) for size in ("max", "12XB", "5", "")]
+    answer = json.loads(cgmem("check", "--need", "1000T", "--json", cwd=tmp_path).stdout)
+
+    assert enough.returncode == 0
+    assert short.returncode == 1
+    assert short.stdout.startswith("Insufficient memory: only ")
+    assert answer["allowed"] is False
+    assert [done.returncode for done in wrong] == [2, 2, 2, 2]
+    assert all("--need" in done.stderr for done in wrong)
+
+
+def test_doctor_tries_the_usable_backends(tmp_path: Path) -> None:
+    """Each usable backend ends a hog at 32 MB; 0 only where the kernel did."""
+    done = cgmem("doctor", "--json", cwd=tmp_path)
+    answer = json.loads(done.stdout)
+    found = {finding["backend"]: finding for finding in answer["backends"]}
+
+    assert found["psutil"]["trial"]["passed"] is True
+    assert found["psutil"]["trial"]["enforced"] is False
+    assert found["psutil"]["cannot"]
+    assert done.returncode == (0 if answer["kernel_enforcement"] else 1)
+    for finding in found.values():
+        assert finding["usable"] or finding["reason"]
+        assert finding["trial_error"] is None
+
+
+def test_doctor_is_not_misled_by_the_users_settings(tmp_path: Path) -> None:
+    """Its trial has its own budget, whatever file and environment say."""
+    (tmp_path / "cgmem.yaml").write_text("max: 3G\nbackend: psutil\n")
+    env = {"CLAUDE_PM_DISABLE_MEMORY_MONITOR": "1", "CLAUDE_PM_MEMORY_MAX_MB": "broken"}
+    answer = json.loads(cgmem("doctor", "--json", cwd=tmp_path, env=env).stdout)
+
+    assert answer["backends"][-1]["trial"]["passed"] is True
+
+
+def test_config_shows_where_values_come_from(tmp_path: Path) -> None:
+    """Default, file, environment and what was derived are told apart."""
+    (tmp_path / "cgmem.yaml").write_text("max: 512M\nagent_types:\n  tester:\n    max: 256M\n")
+    env = {"CGMEM_GRACE": "7"}
+    shown = cgmem("config", cwd=tmp_path, env=env)
+    answer = json.loads(cgmem("config", "--json", cwd=tmp_path, env=env).stdout)
+    tester = json.loads(
+        cgmem("config", "--json", "--agent-type", "tester", cwd=tmp_path, env=env).stdout
+    )
+    by_name = {row["name"]: row for row in answer["settings"]}
+
+    assert by_name["max"]["value"] == "512M"
+    assert by_name["max"]["origin"].startswith(str(tmp_path / "cgmem.yaml"))
+    assert by_name["critical"]["origin"].startswith("derived")
+    assert by_name["grace"]["origin"] == "CGMEM_GRACE"
+    assert by_name["swap"]["origin"] == "default"
+    assert {row["name"]: row["value"] for row in tester["settings"]}["max"] == "256M"
+    assert f"file: {tmp_path / 'cgmem.yaml'}" in shown.stdout
+
+
+def test_wrong_setting_is_named_with_its_source(tmp_path: Path) -> None:
+    """A verb other than `run` answers 2."""
+    done = cgmem("config", cwd=tmp_path, env={"CLAUDE_PM_MEMORY_MAX_MB": "lots"})
+
+    assert done.returncode == 2
+    assert "CLAUDE_PM_MEMORY_MAX_MB" in done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example_and_exit_statuses(tmp_path: Path, verb: str) -> None:
+    """Every --help fits into 80 columns and has both."""
+    done = cgmem(verb, "--help", cwd=tmp_path)
+
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+    assert "Exit status:" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_version_and_module_form(tmp_path: Path) -> None:
+    """`cgmem --version` and `python -m cgmem --version` say the same."""
+    env = environment(PYTHONPATH=":".join(map(str, _roots())))
+    module = subprocess.run(
+        [sys.executable, "-m", "cgmem", "--version"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert module.stdout == cgmem("--version", cwd=tmp_path).stdout
+    assert module.stdout.startswith("cgmem ")
+
+
+def _roots() -> tuple[Path, Path]:
+    checkout = Path(__file__).parents[2]
+    return checkout, checkout / "backends"
+
+
+def test_mistyped_verb(tmp_path: Path) -> None:
+    """The one that was meant is named."""
+    done = cgmem("statsu", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "did you mean status?" in done.stderr
+
+
+def test_help_and_run_import_only_what_they_use(tmp_path: Path) -> None:
+    """Start-up pays for no YAML, no psutil and no asyncio that isn't used."""
+    script = (
+        "import sys\n"
+        "from cgmem.cli import main\n"
+        "main(sys.argv[1:])\n"
+        "print([m for m in ('yaml', 'psutil', 'asyncio', 'cgmem.supervisor') if m in sys.modules])"
+    )
+    env = environment(PYTHONPATH=":".join(map(str, _roots())))
+
+    def loaded(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout.splitlines()[-1]
+
+    assert loaded("--help") == "[]"
+    if sys.platform == "linux":
+        assert loaded("run", *POLLED, "--", "true") == "['cgmem.supervisor']"
+
+
+def test_reader_that_leaves_is_no_trouble(tmp_path: Path) -> None:
+    """A pipe that nobody reads any more ends a verb without a word."""
+    words = " ".join([*COMMAND, "config", "--json"])
+    done = subprocess.run(
+        ["sh", "-c", f"{words} | true"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_full_stdout_is_told(tmp_path: Path) -> None:
+    """Output that can't be written is 2 and a message."""
+    if not Path("/dev/full").exists():
+        pytest.skip("macOS has no /dev/full")
+    with Path("/dev/full").open("w") as full:
+        done = cgmem("config", cwd=tmp_path, stdout=full, stderr=subprocess.PIPE)
+
+    assert done.returncode == 2
+    assert "No space left" in done.stderr

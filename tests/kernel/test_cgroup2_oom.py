@@ -1,0 +1,179 @@
+"""At the hard limit: who dies, what the kernel counts, and what the outcome says of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cgmem
+from cgmem.contract import MB, Limits
+from cgmem_backends.cgroup2 import Cgroup2Backend
+from tests.kernel import real_cgroups as real
+
+
+@pytest.fixture(autouse=True)
+def _kernel() -> None:
+    real.need_cgroup2()
+
+
+def test_the_verdict_of_a_leak(tmp_path: Path) -> None:
+    """A leaking process ends by the kernel's hand, with cause, counters and the limit as peak."""
+    with real.supervising(tmp_path, tick=real.LONG_TICK, **real.budget(64)) as supervisor:
+        process = cgmem.spawn(real.python(real.LEAK, 400), supervisor=supervisor)
+        outcome = process.outcome(real.PATIENCE)
+
+    assert outcome.cause == "hard_limit"
+    assert outcome.signal == 9
+    assert outcome.returncode == -9
+    assert outcome.aborted
+    assert outcome.events.oom is not None
+    assert outcome.events.oom >= 1
+    assert outcome.events.oom_kill is not None
+    assert outcome.events.oom_kill >= 1
+    assert outcome.peak_mb == 64.0
+    assert "64" in outcome.message
+    assert not outcome.counters_cached
+    assert outcome.duration_seconds < real.LONG_TICK
+
+
+def test_a_full_speed_allocator_does_not_pass_the_hard_limit() -> None:
+    """memory.peak of an OOM-killed scope is at most memory.max: the overshoot is 0."""
+    limits = Limits(high_bytes=48 * MB, max_bytes=64 * MB)
+    scope, effective = Cgroup2Backend().open_scope(real.a_record(), limits)
+    # A brake in the way would only slow it: what counts is the speed at the limit.
+    scope.set_limits(limits._replace(high_bytes=None))
+    with scope.start(real.python(real.LEAK, 400), {}) as process:
+        status = process.wait(real.PATIENCE)
+    counters = scope.counters()
+    assert real.until(scope.close)
+    scope.detach()
+
+    assert status == -9
+    assert effective.max_bytes == 64 * MB
+    assert counters.local_events is not None
+    assert counters.local_events.oom
+    assert counters.ancestors_with_oom == ()
+    assert not counters.cached
+    assert counters.peak_bytes is not None
+    assert 60 * MB < counters.peak_bytes <= 64 * MB
+
+
+FAMILY = 'sleep 600 & a=$!; sleep 600 & b=$!; "$@"; echo survived $?; kill $a $b; wait; exit 7'
+
+
+def test_the_whole_group_dies_by_default(tmp_path: Path) -> None:
+    """With memory.oom.group the wrapping shell and its other children die with the leaker."""
+    with real.supervising(tmp_path, tick=real.LONG_TICK, **real.budget(64)) as supervisor:
+        outcome = cgmem.run(
+            ["/bin/sh", "-c", FAMILY, "sh", *real.python(real.LEAK, 400)],
+            supervisor=supervisor,
+            capture_output=True,
+            text=True,
+        )
+
+    assert outcome.cause == "hard_limit"
+    assert outcome.stdout == ""
+    assert outcome.leftovers == ()
+    assert outcome.events.oom_kill is not None
+    assert outcome.events.oom_kill >= 1
+    assert outcome.events.oom_group_kill in (1, None)
+
+
+def test_only_the_leaker_dies_without_the_group(tmp_path: Path) -> None:
+    """With oom_group off the shell lives on, sees 137, and its own exit is the cause."""
+    with real.supervising(tmp_path, tick=real.LONG_TICK, **real.budget(64)) as supervisor:
+        outcome = cgmem.run(
+            ["/bin/sh", "-c", FAMILY, "sh", *real.python(real.LEAK, 400)],
+            supervisor=supervisor,
+            capture_output=True,
+            text=True,
+            oom_group=False,
+        )
+
+    assert outcome.cause == "exited"
+    assert outcome.exit_code == 7
+    assert outcome.stdout == "survived 137\n"
+    assert outcome.events.oom_kill == 1
+    assert outcome.events.oom_group_kill in (0, None)
+    assert "OOM killer killed a process in it, at the hard limit" in outcome.message
+
+
+def test_every_descendant_counts(tmp_path: Path) -> None:
+    """A grandchild that left the session and its parent is charged to, and ends with, the scope."""
+    with real.supervising(tmp_path, tick=real.LONG_TICK, **real.budget(64)) as supervisor:
+        away = real.LEAK.replace("sys.argv[1]", "'400'")
+        process = cgmem.spawn(real.python(real.AWAY, 0, away), supervisor=supervisor)
+        outcome = process.outcome(real.PATIENCE)
+
+    assert outcome.cause == "hard_limit"
+    assert outcome.leftovers == ()
+
+
+def test_a_burst_between_two_ticks_counts(tmp_path: Path) -> None:
+    """Memory taken and given back between two looks is in peak_mb, from memory.peak."""
+    burst = real.LEAK + "held.clear()\n"
+    with real.supervising(
+        tmp_path, tick=real.LONG_TICK, warning="200M", critical="300M", max="400M"
+    ) as supervisor:
+        outcome = cgmem.run(
+            real.python(burst, 100), supervisor=supervisor, stdout=subprocess.DEVNULL
+        )
+
+    assert outcome.cause == "exited"
+    assert outcome.warnings == ()
+    assert 100 <= outcome.peak_mb <= 140
+
+
+PARENT = """
+supervisor = Supervisor({"preflight": False, "log_dir": sys.argv[1], "tick": 30.0,
+                         "warning": "100M", "critical": "200M", "max": "400M"})
+outcome = cgmem.run(sys.argv[2:], supervisor=supervisor)
+say(cause=outcome.cause, message=outcome.message, aborted=outcome.aborted,
+    effective=outcome.limits.effective_max_bytes, oom_kill=outcome.events.oom_kill)
+supervisor.close()
+"""
+
+
+def test_an_ancestors_limit_is_told_from_the_own(tmp_path: Path) -> None:
+    """An OOM at a limit above the scope is `parent_limit`, and the message names whose it is."""
+    leak = real.python(real.LEAK, 300)
+    with real.stage(memory_max=str(128 * MB)) as directory:
+        with real.Script(PARENT, tmp_path, *leak, inside=directory) as script:
+            said = script.heard()
+
+    assert said["cause"] == "parent_limit"
+    assert str(directory) in said["message"]
+    assert said["effective"] == 128 * MB
+    assert said["oom_kill"] >= 1
+    assert not said["aborted"]
+
+
+NESTED = """
+supervisor = Supervisor({"preflight": False, "log_dir": sys.argv[1], "tick": 30.0,
+                         "warning": "16M", "critical": "33550336B", "max": "32M"})
+outcome = cgmem.run(sys.argv[2:], supervisor=supervisor)
+say(cause=outcome.cause)
+supervisor.close()
+sys.exit(5)
+"""
+
+
+def test_an_inner_budgets_oom_is_not_the_outers(tmp_path: Path) -> None:
+    """A supervisor inside a scope, whose own subprocess hits its limit, has simply exited."""
+    leak = real.python(real.LEAK, 200)
+    with real.supervising(tmp_path, tick=real.LONG_TICK, **real.budget(256)) as supervisor:
+        outcome = cgmem.run(
+            [sys.executable, "-c", real.PREAMBLE + NESTED, str(tmp_path), *leak],
+            supervisor=supervisor,
+            capture_output=True,
+            text=True,
+            env=real.environment(),
+        )
+
+    assert outcome.stdout == '{"cause": "hard_limit"}\n'
+    assert outcome.cause == "exited"
+    assert outcome.exit_code == 5
+    assert "nested budget" in outcome.message

@@ -1,0 +1,88 @@
+"""What counts as a good test run in the guests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cgmem_guest.junit import Counts, complaint, read_counts
+from cgmem_guest.suite import Verdict, cases, label, totals
+
+REPORT = (
+    '<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite name="pytest" errors="1" '
+    'failures="2" skipped="3" tests="10" time="1.500"></testsuite></testsuites>'
+)
+GOOD = Counts(tests=3, failures=0, errors=0, skipped=0, seconds=1.0)
+
+
+def test_report_is_read(tmp_path: Path) -> None:
+    """The counts are those of pytest's report."""
+    report = tmp_path / "junit.xml"
+    report.write_text(REPORT)
+
+    assert read_counts(report) == Counts(10, 2, 1, 3, 1.5)
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "<testsuites>", "<testsuites><testsuite/></testsuites>"]
+)
+def test_no_report_is_no_counts(tmp_path: Path, text: str | None) -> None:
+    """A missing, cut-off or empty report has no counts."""
+    report = tmp_path / "junit.xml"
+    if text is not None:
+        report.write_text(text)
+
+    assert read_counts(report) is None
+
+
+def test_all_passed_is_good() -> None:
+    """Tests that all ran and passed, and a pytest that ended with 0, are no complaint."""
+    assert complaint(GOOD, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "exit_code", "words"),
+    [
+        (None, 0, "no report"),
+        (Counts(0, 0, 0, 0, 0.0), 5, "no tests ran"),
+        (Counts(0, 0, 0, 0, 0.0), 0, "no tests ran"),
+        (Counts(3, 1, 0, 0, 1.0), 1, "1 of 3 tests failed"),
+        (Counts(3, 0, 1, 0, 1.0), 1, "1 of 3 tests failed"),
+        (Counts(3, 0, 0, 1, 1.0), 0, "1 of 3 tests were skipped"),
+        (GOOD, 3, "ended with 3"),
+    ],
+)
+def test_anything_else_fails(counts: Counts | None, exit_code: int, words: str) -> None:
+    """No report, no tests, a failure, an error, a skip or a bad exit status fail the guest."""
+    assert words in (complaint(counts, exit_code) or "")
+
+
+def test_totals_count_a_silent_guest_as_failed() -> None:
+    """A guest that did not boot shows as a failure in the last line."""
+    verdicts = [
+        Verdict("a", GOOD, None, None),
+        Verdict("b", None, None, "the guest returned no result"),
+        Verdict("c", Counts(4, 1, 0, 1, 1.0), None, "1 of 4 tests failed"),
+    ]
+
+    assert totals(verdicts) == "5 passed, 2 failed, 1 skipped"
+
+
+def test_summary_line_says_what_is_wrong() -> None:
+    """A guest's line names it and its complaint."""
+    line = Verdict("plain", Counts(3, 0, 0, 1, 1.0), None, "1 of 3 tests were skipped").line()
+
+    assert line.startswith("plain: FAILED, 1 of 3 tests were skipped; 3 tests, 0 failures, 1 skip")
+
+
+def test_cases() -> None:
+    """By default each guest boots once and every value of each option occurs; matrix is all."""
+    few, every = cases(matrix=False), cases(matrix=True)
+
+    assert sorted(case[0] for case in few) == ["debian12", "debian13", "plain"]
+    assert {case[1] for case in few} == {None, "400M"}
+    assert {case[2] for case in few} == {"always", "never"}
+    assert len(set(every)) == 12
+    assert set(few) <= set(every)
+    assert len({label(case) for case in every}) == 12

@@ -1,0 +1,87 @@
+"""The guest images' recipe and its key."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cgmem_guest import recipe
+from cgmem_guest.recipe import BOOKWORM, GUESTS, OVERLAY, TRIXIE, Recipe
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Recipe:
+    """A recipe with an overlay of its own."""
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    (overlay / "unit").write_text("one\n")
+    return Recipe(TRIXIE, overlay=overlay)
+
+
+def test_key_is_stable(base: Recipe) -> None:
+    """The same recipe has the same short key, wherever its overlay lies and in whatever order."""
+    moved = shutil.copytree(base.overlay, base.overlay.with_name("elsewhere"))
+    same = replace(base, overlay=moved, packages=tuple(reversed(base.packages)))
+
+    assert base.key() == same.key()
+    assert re.fullmatch(r"[0-9a-f]{12}", base.key())
+
+
+def test_key_follows_each_part(base: Recipe) -> None:
+    """The key changes with the release, packages, left-out paths, disk size and code version."""
+    others = [
+        replace(base, release=BOOKWORM),
+        replace(base, packages=(*base.packages, "sl")),
+        replace(base, excluded_paths=()),
+        replace(base, disk_size="3G"),
+        replace(base, build_version=base.build_version + 1),
+    ]
+
+    assert len({base.key(), *(other.key() for other in others)}) == len(others) + 1
+
+
+def test_key_follows_the_overlay(base: Recipe) -> None:
+    """The key changes when an overlay file changes content, name or its executable bit."""
+    keys = [base.key()]
+    unit = base.overlay / "unit"
+    unit.write_text("two\n")
+    keys.append(base.key())
+    unit.chmod(0o755)
+    keys.append(base.key())
+    unit.rename(base.overlay / "renamed")
+    keys.append(base.key())
+
+    assert len(set(keys)) == len(keys)
+
+
+def test_guests_that_issue_promises_exist() -> None:
+    """The three tested guests exist, and the plain one shares Debian 13's image."""
+    assert {"debian13", "debian12", "plain"} <= set(GUESTS)
+    assert GUESTS["plain"].release is GUESTS["debian13"].release
+
+
+def test_overlay_scripts_are_executable() -> None:
+    """Everything the guest runs from the overlay is executable in the checkout."""
+    scripts = [
+        *(OVERLAY / "usr/lib/cgmem-guest").iterdir(),
+        *(OVERLAY / "etc/initramfs-tools/hooks").iterdir(),
+        *(OVERLAY / "etc/initramfs-tools/scripts").rglob("cgmem-guest"),
+    ]
+
+    assert all(script.stat().st_mode & 0o111 for script in scripts)
+
+
+def test_no_mirror_in_the_code() -> None:
+    """No file of the package names a host: the mirror comes from the host's apt."""
+    package = Path(recipe.__file__).parent
+    texts = {
+        path: path.read_text()
+        for path in package.rglob("*")
+        if path.suffix != ".pyc" and path.is_file()
+    }
+
+    assert [path for path, text in texts.items() if re.search(r"https?://", text)] == []

@@ -1,0 +1,175 @@
+"""A scope's record on disk: it survives the way there and back, and lies can't hurt its reader."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cgmem.contract import ScopeRecord
+from cgmem_backends.scope_record import MAX_BYTES, decode, encode, process_start
+
+RECORD = ScopeRecord(
+    "engineer_1", 42, 4242, 1_700_000_000.25, ("make", "-j8"), "engineer", 1, 2, None, "/var/log"
+)
+
+COUNTS = st.integers(min_value=0, max_value=2**63)
+RECORDS = st.builds(
+    ScopeRecord,
+    subprocess_id=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}", fullmatch=True),
+    supervisor_pid=COUNTS,
+    supervisor_start=COUNTS,
+    started_at=st.floats(min_value=0, max_value=1e11),
+    command=st.lists(st.text(max_size=200), max_size=20).map(tuple),
+    agent_type=st.none() | st.text(max_size=500),
+    warning_bytes=st.none() | COUNTS,
+    critical_bytes=st.none() | COUNTS,
+    max_bytes=st.none() | COUNTS,
+    log_dir=st.none() | st.text(max_size=4000),
+)
+
+
+def stripped(record: ScopeRecord) -> ScopeRecord:
+    """Return the record without what may be cut."""
+    return record._replace(command=(), agent_type=None, log_dir=None)
+
+
+@given(RECORDS)
+def test_round_trip(record: ScopeRecord) -> None:
+    """What says whose scope it is always survives; what is long may be cut to fit the limit."""
+    text = encode(record)
+    found = decode(text)
+
+    assert len(text) <= MAX_BYTES
+    assert found is not None
+    assert stripped(found) == stripped(record)
+    assert found.log_dir in (record.log_dir, None)
+    assert found.agent_type in (record.agent_type, None)
+
+
+def test_a_short_record_is_kept_whole() -> None:
+    """Nothing is cut that fits, text that is not UTF-8 included."""
+    record = RECORD._replace(command=("ls", os.fsdecode(b"\xff\xfe"), "ä\0\n"))
+
+    assert decode(encode(record)) == record
+
+
+def test_a_long_command_is_cut_first() -> None:
+    """The log directory, without which nobody finds the logs, outlives the command."""
+    record = RECORD._replace(command=("x" * 500,) * 50, log_dir="/" + "d" * 2000)
+    found = decode(encode(record))
+
+    assert found is not None
+    assert found.log_dir == record.log_dir
+    assert found.command[-1:] == ("…",)
+
+    longer = record._replace(log_dir="/" + "d" * 2700)
+    found = decode(encode(longer))
+    assert found is not None
+    assert found.log_dir == longer.log_dir
+    assert found.command == ()
+
+
+def changed(**values: Any) -> bytes:
+    """Return the record with other values."""
+    return json.dumps({**RECORD._asdict(), **values}).encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"[1, 2, 3, 4]",
+        b"\xff\xfe",
+        b'"engineer_1"',
+        b"{}",
+        encode(RECORD)[:-7],
+        b"[" * 100_000,
+        b'{"subprocess_id":' * 20_000,
+        changed(subprocess_id=1),
+        changed(subprocess_id=None),
+        changed(supervisor_pid="42"),
+        changed(supervisor_pid=True),
+        changed(supervisor_pid=4.2),
+        changed(supervisor_start=None),
+        changed(started_at="now"),
+        changed(command=None),
+        changed(command=7),
+        changed(command=["make", 8]),
+        changed(agent_type=5),
+        changed(log_dir=["/"]),
+        changed(max_bytes="64M"),
+        changed(warning_bytes=True),
+        changed(a_key_of_a_later_version=1),
+    ],
+    ids=lambda text: repr(text[:40]),
+)
+def test_what_is_no_record(text: bytes) -> None:
+    """Torn, foreign, of another version or of the wrong types: None."""
+    assert decode(text) is None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(text: bytes) -> None:
+    """Nothing raises."""
+    assert decode(text) is None or isinstance(decode(text), ScopeRecord)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(ScopeRecord._fields, JSON)))
+def test_any_values(values: dict[str, Any]) -> None:
+    """Whatever the values, decode raises nothing, and what it takes has the right types."""
+    found = decode(changed(**values))
+
+    assert found is None or all(isinstance(word, str) for word in found.command)
+
+
+def stat_line(tmp_path: Path, text: str) -> Path:
+    """Write a process's stat file."""
+    (tmp_path / "7").mkdir(exist_ok=True)
+    (tmp_path / "7/stat").write_text(text)
+    return tmp_path
+
+
+FIELDS = " ".join(str(number) for number in range(4, 53))
+
+
+@pytest.mark.parametrize("comm", ["cat", "a b", "a) S 1 (b", "((", ")"])
+def test_process_start(tmp_path: Path, comm: str) -> None:
+    """Field 22, whatever spaces and parentheses the command's name holds."""
+    assert process_start(7, stat_line(tmp_path, f"7 ({comm}) S {FIELDS}\n")) == 22
+
+
+@pytest.mark.parametrize("text", ["", "7", "7 (cat", "7 (cat) S 1 2", "7 (cat) " + "x " * 40])
+def test_process_start_of_garbage(tmp_path: Path, text: str) -> None:
+    """A torn file gives None."""
+    assert process_start(7, stat_line(tmp_path, text)) is None
+
+
+def test_process_start_of_no_process(tmp_path: Path) -> None:
+    """A process that is gone gives None."""
+    assert process_start(7, tmp_path) is None
+
+
+@given(text=st.binary(max_size=200))
+def test_process_start_of_any_bytes(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
+    """Nothing raises."""
+    directory = tmp_path_factory.mktemp("proc")
+    (directory / "7").mkdir()
+    (directory / "7/stat").write_bytes(text)
+
+    assert process_start(7, directory) is None or b")" in text

@@ -1,0 +1,107 @@
+"""Which backend is chosen, and what is said about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from cgmem import selector
+from cgmem.contract import Backend, Capabilities, Usability
+from cgmem.errors import BackendUnavailable, ConfigurationError, EnforcementError
+from tests.unit.fakes import FakeBackend, FakeClock
+
+
+@pytest.fixture
+def backends(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeBackend]:
+    """Two backends in place of the real ones: the first holds limits, the second polls."""
+    made = {name: FakeBackend(FakeClock()) for name in selector.NAMES}
+    for name, backend in made.items():
+        backend.name = name
+    made["psutil"].capabilities = Capabilities(False, False, True, False, "rss")
+
+    def load(name: str) -> Backend:
+        return made[name]
+
+    monkeypatch.setattr(selector, "load", load)
+    return made
+
+
+def test_the_preferred_one(backends: dict[str, FakeBackend]) -> None:
+    """`auto` takes the first that is usable, and says why."""
+    choice = selector.choose()
+
+    assert choice.backend.name == "cgroup2"
+    assert choice.reason == "cgroup2: it is a fake"
+    assert choice.passed_over == ()
+
+
+def test_the_fallback(backends: dict[str, FakeBackend]) -> None:
+    """Where the first can't work, the reason names it and why."""
+    refusal = Usability(False, "nothing is delegated", "systemd-run")
+    backends["cgroup2"].usability = refusal
+    choice = selector.choose()
+
+    assert choice.backend.name == "psutil"
+    assert "not cgroup2: nothing is delegated" in choice.reason
+    assert choice.passed_over == (("cgroup2", refusal),)
+
+
+def test_by_name(backends: dict[str, FakeBackend]) -> None:
+    """Who asks for one by name gets that one."""
+    choice = selector.choose("psutil")
+
+    assert choice.backend.name == "psutil"
+    assert choice.reason == "psutil: asked for; it is a fake"
+
+
+def test_by_name_and_unusable(backends: dict[str, FakeBackend]) -> None:
+    """One that is asked for by name is never replaced by another; the error says how to fix it."""
+    backends["cgroup2"].usability = Usability(False, "nothing is delegated", "systemd-run")
+
+    with pytest.raises(BackendUnavailable, match="cgroup2: nothing is delegated") as caught:
+        selector.choose("cgroup2")
+    assert caught.value.hint == "systemd-run"
+
+
+def test_required_and_unusable(backends: dict[str, FakeBackend]) -> None:
+    """Where limits are required, a backend that only polls is never chosen."""
+    backends["cgroup2"].usability = Usability(False, "nothing is delegated", "systemd-run")
+
+    with pytest.raises(EnforcementError, match="nothing is delegated") as caught:
+        selector.choose(kernel_limits_required=True)
+    assert caught.value.hint == "systemd-run"
+
+
+def test_required_and_polling(backends: dict[str, FakeBackend]) -> None:
+    """Requiring limits of a backend that polls is refused with its name."""
+    with pytest.raises(EnforcementError, match="the psutil backend polls"):
+        selector.choose("psutil", kernel_limits_required=True)
+
+
+def test_nothing_works(backends: dict[str, FakeBackend]) -> None:
+    """Where none works the error names every reason."""
+    for backend in backends.values():
+        backend.usability = Usability(False, f"no {backend.name}")
+
+    with pytest.raises(BackendUnavailable, match="no cgroup2; psutil: no psutil") as caught:
+        selector.choose()
+    assert caught.value.hint == "cgmem doctor"
+
+
+def test_an_unknown_name() -> None:
+    """A name that there isn't is the caller's fault; the hint lists those that there are."""
+    with pytest.raises(ConfigurationError, match="'rlimit'") as caught:
+        selector.choose("rlimit")
+    assert caught.value.hint == "choose one of: auto, cgroup2, psutil"
+
+
+def test_the_real_ones_load() -> None:
+    """Every name leads to a backend of that name."""
+    assert [selector.load(name).name for name in selector.NAMES] == list(selector.NAMES)
+    assert selector.load_observer().name == selector.FALLBACK
+
+
+def test_the_machine_has_memory() -> None:
+    """The real reader finds a plausible machine."""
+    memory = selector.system_memory()
+
+    assert 0 < memory.available_bytes <= memory.total_bytes

@@ -1,0 +1,768 @@
+"""Written histories of one subprocess, replayed with a fake scope and clock: no processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cgmem import supervision as module
+from cgmem.contract import MB, Counters, Limits, MemoryEvents, Sample
+from cgmem.errors import CgroupError, ScopeVanished
+from cgmem.supervision import Supervision
+from cgmem.wakeups import READ
+from tests.unit.fakes import NOBODY, DrivenPoller, FakeClock, FakeScope, FakeSinks, a_plan
+
+TERM, CONT, KILL = signal.SIGTERM, signal.SIGCONT, signal.SIGKILL
+PATIENCE = 20.0
+
+
+class Play:
+    """One supervised subprocess with everything around it faked."""
+
+    def __init__(self, *, kernel_limits: bool = True, **arguments: object) -> None:
+        self.clock = FakeClock()
+        self.scope = FakeScope(self.clock)
+        self.sinks = FakeSinks()
+        self.poller = DrivenPoller(self.clock)
+        self.supervision = Supervision(
+            self.scope,
+            a_plan(kernel_limits=kernel_limits, **arguments),
+            self.sinks,
+            self.poller,
+            clock=self.clock,
+        )
+
+    def begin(self) -> Play:
+        """The process has started."""
+        self.supervision.begin(NOBODY, self.scope.popen.as_popen())
+        return self
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.poller.advance(seconds)
+
+    @property
+    def signals(self) -> list[Any]:
+        """What the scope was sent."""
+        return self.scope.asked("signal")
+
+    @property
+    def cause(self) -> str:
+        """How it ended."""
+        assert self.supervision.outcome is not None
+        assert self.sinks.outcomes == [self.supervision.outcome]
+        assert self.supervision.ended.is_set()
+        assert self.scope.detached == 1
+        return self.supervision.outcome.cause
+
+
+@pytest.fixture
+def play() -> Iterator[Callable[..., Play]]:
+    """Makes plays."""
+    made: list[Play] = []
+
+    def make(**arguments: Any) -> Play:
+        made.append(Play(**arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.poller.stop()
+
+
+def denied(path: str = "/fake") -> CgroupError:
+    """What a backend raises for EACCES."""
+    return CgroupError(OSError(errno.EACCES, os.strerror(errno.EACCES)), "touching", path)
+
+
+# --- ends
+
+
+def test_exit(play: Callable[..., Play]) -> None:
+    """An exit is found by the next tick, read, cleaned up and reported once."""
+    one = play().begin()
+    one.scope.end(3)
+    one.advance(2)
+
+    assert one.cause == "exited"
+    outcome = one.sinks.outcomes[0]
+    assert (outcome.exit_code, outcome.signal, outcome.returncode) == (3, None, 3)
+    assert outcome.leftovers == ()
+    assert one.signals == []
+    order = [name for name, _ in one.scope.calls if name in ("counters", "close", "detach")]
+    assert order == ["counters", "close", "detach"]
+
+
+def test_exit_by_descriptor(play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a descriptor tells of the exit it is settled at once, and the descriptor closed."""
+    out, into = os.pipe()
+    monkeypatch.setattr(os, "pidfd_open", lambda pid, flags=0: out, raising=False)
+    one = play().begin()
+    one.advance(0.5)
+    one.scope.end(0)
+    os.close(into)
+    one.advance(0)
+
+    assert one.cause == "exited"
+    assert one.sinks.outcomes[0].duration_seconds == 0.5
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(out)
+
+
+def test_leftovers_are_killed_and_named(play: Callable[..., Play]) -> None:
+    """What lives on in the scope is killed; the outcome names it and waits for its end."""
+    one = play().begin()
+    one.scope.end(0, leftovers=[41, 42])
+
+    assert not one.supervision.settle()
+    assert one.supervision.settle()
+
+    assert one.cause == "exited"
+    assert one.sinks.outcomes[0].leftovers == (41, 42)
+    assert not one.sinks.outcomes[0].kept
+    assert one.signals == [KILL]
+
+
+def test_leftovers_that_die_slowly(play: Callable[..., Play]) -> None:
+    """Who waits for leftovers in D state looks ever less often, and never more than it must."""
+    one = play().begin()
+    one.scope.errors["signal"] = ScopeVanished("x")
+    del one.scope.errors["signal"]
+    one.scope.end(0, leftovers=[41])
+
+    class Undying(list[int]):
+        """Not emptied by a signal."""
+
+    one.scope.living = Undying([41])
+    one.scope.signal = lambda signum: None  # type: ignore[method-assign]  # a kill that takes long
+    one.supervision.settle()
+    before = one.poller.steps
+    one.advance(60)
+
+    assert one.supervision.outcome is None
+    assert one.poller.steps - before < 120
+
+    one.scope.living = []
+    one.advance(2)
+
+    assert one.cause == "exited"
+
+
+def test_keep(play: Callable[..., Play]) -> None:
+    """With `keep` the leftovers live on, without a brake that nobody would lift."""
+    one = play(keep=True).begin()
+    one.scope.end(0, leftovers=[41])
+    one.advance(2)
+
+    assert one.cause == "exited"
+    assert one.sinks.outcomes[0].kept
+    assert one.sinks.outcomes[0].leftovers == (41,)
+    assert one.signals == []
+    assert one.scope.asked("set_limits")[-1].high_bytes is None
+
+
+def test_keep_without_leftovers(play: Callable[..., Play]) -> None:
+    """With `keep` and nothing left, the scope goes and nothing is said to be kept."""
+    one = play(keep=True).begin()
+    one.scope.end(0)
+    one.advance(2)
+
+    assert one.cause == "exited"
+    assert not one.sinks.outcomes[0].kept
+
+
+def test_timeout_obeyed(play: Callable[..., Play]) -> None:
+    """When its time is up every process gets SIGTERM, and SIGCONT so that a stopped one obeys."""
+    one = play(timeout=7).begin()
+    one.advance(6.9)
+    assert one.signals == []
+    one.advance(0.2)
+    assert one.signals == [TERM, CONT]
+    one.advance(2)
+
+    assert one.cause == "timeout"
+    outcome = one.sinks.outcomes[0]
+    assert outcome.aborted
+    assert not outcome.sigkill_needed
+    assert one.supervision.level == "ABORTED"
+
+
+def test_timeout_ignored(play: Callable[..., Play]) -> None:
+    """Who ignores SIGTERM gets SIGKILL after the grace time, not before."""
+    one = play(timeout=7, grace=3).begin()
+    one.scope.term_obeyed = False
+    one.advance(9.9)
+    assert one.signals == [TERM, CONT]
+    one.advance(0.2)
+    assert one.signals == [TERM, CONT, KILL]
+    one.advance(2)
+
+    assert one.cause == "timeout"
+    assert one.sinks.outcomes[0].sigkill_needed
+
+
+def test_a_late_poller_calls_no_exit_a_timeout(play: Callable[..., Play]) -> None:
+    """A process that ended in time has exited, also when the poller comes late to see it."""
+    one = play(timeout=7).begin()
+    one.clock.now += 5
+    one.scope.end(0)
+    one.clock.now += 10
+    one.advance(2)
+
+    assert one.cause == "exited"
+    assert not one.sinks.outcomes[0].aborted
+
+
+def test_abort_after_the_end(play: Callable[..., Play]) -> None:
+    """An abort or a kill that comes after the process's own end does not change its cause."""
+    for act in ("abort", "kill"):
+        one = play().begin()
+        one.scope.end(0, leftovers=[41])
+        getattr(one.supervision, act)("abort")
+        one.advance(3)
+
+        assert one.cause == "exited"
+
+
+def test_abort_of_a_frozen_group(play: Callable[..., Play]) -> None:
+    """A frozen group is thawed to obey, after SIGTERM is pending."""
+    one = play().begin()
+    one.scope.freeze(True)
+    one.supervision.abort("abort")
+
+    acts = [call for call in one.scope.calls if call[0] in ("signal", "freeze")]
+    assert acts == [("freeze", True), ("signal", TERM), ("signal", CONT), ("freeze", False)]
+    one.advance(2)
+    assert one.cause == "aborted"
+
+
+def test_abort_twice(play: Callable[..., Play]) -> None:
+    """A second abort neither signals again nor moves the deadline nor changes the cause."""
+    one = play(grace=5).begin()
+    one.scope.term_obeyed = False
+    one.supervision.abort("timeout")
+    one.advance(4)
+    one.supervision.abort("abort")
+    one.advance(1.1)
+
+    assert one.signals == [TERM, CONT, KILL]
+    one.advance(2)
+    assert one.cause == "timeout"
+
+
+def test_kill_at_once(play: Callable[..., Play]) -> None:
+    """`kill` is SIGKILL without grace."""
+    one = play().begin()
+    one.supervision.kill("abort")
+    one.advance(2)
+
+    assert one.signals == [KILL]
+    assert one.cause == "aborted"
+
+
+def test_pause_moves_deadlines(play: Callable[..., Play]) -> None:
+    """Stopped time counts neither for the time-out nor for the grace."""
+    one = play(timeout=7, grace=3).begin()
+    one.scope.term_obeyed = False
+    one.supervision.pause(10)
+    one.advance(16.9)
+    assert one.signals == []
+    one.advance(0.2)
+    assert one.signals == [TERM, CONT]
+    one.supervision.pause(10)
+    one.advance(12.8)
+    assert one.signals == [TERM, CONT]
+    one.advance(0.3)
+
+    assert one.signals == [TERM, CONT, KILL]
+
+
+def test_hard_limit_by_the_kernel(play: Callable[..., Play]) -> None:
+    """A kill at the own limit is a hard limit: the level, the alert, the peak and the cause."""
+    one = play().begin()
+    one.advance(2)
+    killed = MemoryEvents(3, 9, 1, 1, 1)
+    one.scope.next_counters = Counters(killed, killed, peak_bytes=400 * MB)
+    one.scope.end(-9)
+    one.scope.current_bytes = 0
+    one.advance(2)
+
+    assert one.cause == "hard_limit"
+    outcome = one.sinks.outcomes[0]
+    assert outcome.aborted
+    assert outcome.peak_mb == 400.0
+    assert outcome.events == killed
+    assert one.supervision.level == "ABORTED"
+    assert one.sinks.alerts[-1].kind == "kill"
+    assert one.sinks.alerts[-1].message == "CRITICAL: Memory exceeded 400MB limit at 400.0MB"
+
+
+def test_hard_limit_by_us(play: Callable[..., Play]) -> None:
+    """Where no kernel holds the limit, the group is killed once it is seen above it."""
+    one = play(kernel_limits=False).begin()
+    one.scope.current_bytes = 401 * MB
+    one.advance(2)
+
+    assert one.signals[0] == KILL
+    assert one.cause == "hard_limit"
+
+
+def test_thresholds_alert_once(play: Callable[..., Play]) -> None:
+    """Crossing a threshold is told once, and stands in the outcome's warnings."""
+    one = play().begin()
+    one.scope.current_bytes = 150 * MB
+    one.advance(20)
+    assert one.supervision.level == "WARNING"
+    one.scope.end(0)
+    one.advance(2)
+
+    assert one.cause == "exited"
+    assert len(one.sinks.alerts) == 1
+    assert one.sinks.outcomes[0].warnings == (one.sinks.alerts[0].message,)
+
+
+# --- trouble
+
+
+@pytest.mark.parametrize("when", ["before", "running", "ended", "leftovers"])
+def test_the_scope_vanishes(play: Callable[..., Play], when: str) -> None:
+    """A scope that somebody removes is a normal end, at whatever step it goes."""
+    one = play()
+    if when == "before":
+        one.scope.vanish()
+    one.begin()
+    one.advance(3)
+    if when == "running":
+        one.scope.vanish()
+        one.advance(5)
+        assert one.supervision.outcome is None
+    one.scope.end(0, leftovers=[41] if when == "leftovers" else [])
+    if when == "leftovers":
+        assert not one.supervision.settle()
+    one.scope.vanish()
+    one.advance(5)
+
+    assert one.cause == "exited"
+    assert one.sinks.outcomes[0].counters_cached
+    assert one.poller.told == []
+
+
+@pytest.mark.parametrize("act", ["abort", "kill", "check", "let_go"])
+def test_calls_on_a_vanished_scope(play: Callable[..., Play], act: str) -> None:
+    """No call of the owner fails because the scope is gone."""
+    one = play().begin()
+    one.scope.vanish()
+    arguments = ("abort",) if act in ("abort", "kill") else ()
+    getattr(one.supervision, act)(*arguments)
+    one.scope.popen.end(-9)
+    one.advance(8)
+
+    assert one.supervision.outcome is not None
+    assert one.supervision.ended.is_set()
+
+
+@pytest.mark.parametrize("method", ["counters", "close", "detach", "signal", "pids"])
+def test_a_step_of_the_end_fails(play: Callable[..., Play], method: str) -> None:
+    """Whatever step of the clean-up fails, there is one outcome and at most one warning of it."""
+    one = play().begin()
+    one.scope.end(0, leftovers=[41])
+    one.scope.errors[method] = denied()
+    one.advance(1)
+    one.supervision.settle()
+    one.advance(4)
+
+    assert one.supervision.outcome is not None
+    assert one.supervision.ended.is_set()
+    assert len(one.sinks.outcomes) == 1
+    assert one.sinks.outcomes[0].cause == "exited"
+    assert len(one.sinks.warnings) == (0 if method == "pids" else 1)
+
+
+def test_a_last_read_that_fails_uses_the_last_sample(play: Callable[..., Play]) -> None:
+    """Without a last read the outcome tells the counters of the last look, and says so."""
+    one = play().begin()
+    one.scope.next_counters = Counters(MemoryEvents(5, 0, 0, 0, 0))
+    one.scope.current_bytes = 150 * MB
+    one.advance(2)
+    one.scope.errors["counters"] = denied()
+    one.scope.end(0)
+    one.advance(2)
+
+    assert one.sinks.outcomes[0].events.high == 5
+    assert one.sinks.outcomes[0].counters_cached
+
+
+def test_sampling_fails(play: Callable[..., Play]) -> None:
+    """A scope that can't be read is told of once; its time-out and its end are still seen."""
+    one = play(timeout=21).begin()
+    one.scope.errors["sample"] = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    one.advance(20)
+    assert len(one.sinks.warnings) == 1
+    assert one.poller.told == []
+    one.advance(5)
+
+    assert one.cause == "timeout"
+
+
+def test_sampling_fails_again(play: Callable[..., Play]) -> None:
+    """Trouble that came back is told again."""
+    one = play().begin()
+    for _ in range(2):
+        one.scope.errors["sample"] = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        one.advance(6)
+        del one.scope.errors["sample"]
+        one.advance(6)
+
+    assert len(one.sinks.warnings) == 2
+
+
+def test_the_first_look_fails(play: Callable[..., Play]) -> None:
+    """A first look that fails leaves a supervised subprocess, not an exception at its start."""
+    one = play()
+    one.scope.errors["sample"] = denied()
+    one.begin()
+    one.scope.end(0)
+    one.advance(2)
+
+    assert one.cause == "exited"
+    assert one.sinks.outcomes[0].start_mb == 0.0
+
+
+def test_signals_are_refused(play: Callable[..., Play]) -> None:
+    """A group that can't be signalled is told of, once a step, and is still supervised."""
+    one = play(timeout=1, grace=1).begin()
+    one.scope.errors["signal"] = denied()
+    one.advance(30)
+    assert one.supervision.outcome is None
+    assert len(one.sinks.warnings) == 2
+    one.scope.end(0)
+    one.advance(2)
+
+    assert one.cause == "timeout"
+
+
+@pytest.mark.parametrize("sink", ["alert", "ended", "warn", "system_memory"])
+def test_a_raising_sink_hurts_nothing(play: Callable[..., Play], sink: str) -> None:
+    """Whichever sink raises, the limit is enforced and the outcome is there."""
+    one = play(kernel_limits=False)
+    one.sinks.errors[sink] = OSError(errno.ENOSPC, "full")
+    one.begin()
+    one.scope.errors["detach"] = denied()
+    one.scope.current_bytes = 500 * MB
+    one.advance(4)
+
+    assert one.signals[0] == KILL
+    assert one.cause == "hard_limit"
+    assert one.poller.told == []
+
+
+def test_a_descriptor_that_cannot_be_waited_on(
+    play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel takes no more descriptors to wait on, ticks find the end."""
+    out, into = os.pipe()
+    monkeypatch.setattr(os, "pidfd_open", lambda pid, flags=0: out, raising=False)
+
+    def refuse(descriptor: int, mask: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    one = play()
+    monkeypatch.setattr(one.poller.wakeups, "add", refuse)
+    one.begin()
+    os.close(into)
+    one.scope.end(0)
+    one.advance(2)
+
+    assert one.cause == "exited"
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(out)
+
+
+def test_no_descriptor_left_for_the_exit(
+    play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any refusal of a pidfd (ENFILE as well as EMFILE) means ticks."""
+
+    def refuse(pid: int, flags: int = 0) -> int:
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
+    one = play().begin()
+    one.scope.end(0)
+    one.advance(2)
+
+    assert one.cause == "exited"
+
+
+def test_sigchld_ignored(play: Callable[..., Play]) -> None:
+    """Where the kernel reaps children itself, Popen's 0 is nobody's status: it is unknown."""
+    one = play().begin()
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        one.scope.end(0)
+        one.advance(2)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+    assert one.cause == "unknown"
+    assert one.sinks.outcomes[0].returncode is None
+
+
+# --- the brake
+
+
+def stalled(play: Callable[..., Play], on_stall: str) -> Play:
+    """A subprocess that memory.high has held for long."""
+    one = play(on_stall=on_stall).begin()
+    high = 200 * MB
+
+    def sample(detail_above: int | None = None, *, if_changed: bool = False) -> Sample | None:
+        run = one.clock.now - 1000
+        events = MemoryEvents(int(100 * run) + 1, 0, 0, 0, 0)
+        current = high + int(run * 1000)
+        return Sample(
+            one.clock.now, current, "cgroup", events, 0, 0, run * 0.95, run * 0.95, 0.01 * run, 0
+        )
+
+    one.scope.sample = sample  # type: ignore[method-assign]  # a history of its own
+    one.advance(60)
+    return one
+
+
+def test_a_stall_releases_the_brake(play: Callable[..., Play]) -> None:
+    """By default a stalled subprocess gets memory.high = max; every other limit stays."""
+    one = stalled(play, "release")
+
+    assert one.scope.asked("set_limits")[0] == Limits(None, 400 * MB)
+    assert one.sinks.alerts[-1].kind == "stall"
+    one.scope.end(0)
+    one.advance(2)
+    (stall,) = one.sinks.outcomes[0].stalls
+    assert stall["action"] == "release"
+    assert 10 <= stall["at"] <= 30
+
+
+def test_the_brake_returns(play: Callable[..., Play]) -> None:
+    """Once the memory was below the warning threshold for 30 s, memory.high is set again."""
+    one = stalled(play, "release")
+    del one.scope.sample
+    one.scope.current_bytes = 10 * MB
+    one.advance(40)
+
+    assert [limits.high_bytes for limits in one.scope.asked("set_limits")] == [None, 200 * MB]
+
+
+def test_a_stall_aborts(play: Callable[..., Play]) -> None:
+    """`on_stall: abort` ends it, and says so."""
+    one = stalled(play, "abort")
+
+    assert one.signals == [TERM, CONT]
+    assert one.cause == "stalled"
+
+
+def test_a_stall_freezes(play: Callable[..., Play]) -> None:
+    """`on_stall: freeze` stops the group and keeps it."""
+    one = stalled(play, "freeze")
+
+    assert one.scope.asked("freeze")[0] is True
+    assert one.supervision.outcome is None
+
+
+def test_a_release_that_fails(play: Callable[..., Play]) -> None:
+    """A memory.high that can't be written is told of and stops nothing."""
+    one = play()
+    one.scope.errors["set_limits"] = denied()
+    one.begin()
+    one.supervision.let_go()
+
+    assert any("release" in text for text in one.sinks.warnings)
+    assert one.supervision.outcome is not None
+
+
+def test_another_budget(play: Callable[..., Play]) -> None:
+    """A budget that is set later is the one that the outcome names, its brake the judge's."""
+    one = play().begin()
+    one.supervision.set_limits(Limits(None, 800 * MB))
+    assert one.supervision.plan.policy.high_bytes is None
+    one.scope.end(0)
+    one.advance(2)
+
+    assert one.sinks.outcomes[0].limits.max_bytes == 800 * MB
+
+
+# --- letting go, observing, owners
+
+
+def test_let_go(play: Callable[..., Play]) -> None:
+    """A living subprocess is let go of: no signal, no brake, its processes named."""
+    one = play().begin()
+    one.supervision.let_go()
+
+    outcome = one.sinks.outcomes[0]
+    assert one.signals == []
+    assert one.scope.asked("set_limits") == [Limits(None, 400 * MB)]
+    assert outcome.cause == "unknown"
+    assert outcome.leftovers == (NOBODY,)
+    one.advance(10)
+    assert len(one.sinks.outcomes) == 1
+
+
+def test_let_go_before_it_began(play: Callable[..., Play]) -> None:
+    """A supervisor that closes while a subprocess starts neither kills it nor polls it later."""
+    one = play()
+    assert not one.supervision.settle()
+    one.supervision.let_go()
+    one.begin()
+    samples = len(one.scope.asked("sample"))
+    one.advance(10)
+
+    assert one.signals == []
+    assert len(one.scope.asked("sample")) == samples
+
+
+def test_observe(play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is no child of ours has ended when its descriptor says so."""
+    out, into = os.pipe()
+    monkeypatch.setattr(os, "pidfd_open", lambda pid, flags=0: out, raising=False)
+    one = play()
+    one.supervision.begin(NOBODY, None)
+    one.advance(5)
+    assert one.supervision.outcome is None
+    one.scope.living = []
+    os.close(into)
+    one.advance(2)
+
+    assert one.cause == "unknown"
+    assert one.sinks.outcomes[0].pid == NOBODY
+
+
+def test_observe_without_descriptors(play: Callable[..., Play]) -> None:
+    """Without a pidfd the process id is asked for; nobody's id has ended."""
+    one = play()
+    one.supervision.begin(NOBODY, None)
+    one.scope.living = []
+    one.advance(2)
+
+    assert one.cause == "unknown"
+
+
+def test_check(play: Callable[..., Play]) -> None:
+    """`check` looks now, and after the end tells the last numbers."""
+    one = play().begin()
+    one.scope.current_bytes = 150 * MB
+    assert one.supervision.check() == (150.0, "WARNING")
+    one.scope.end(0)
+    one.scope.current_bytes = 0
+    one.advance(2)
+
+    assert one.supervision.check()[0] == 150.0
+    assert one.sinks.outcomes[0].end_mb == 150.0
+
+
+def test_one_outcome_for_many_threads(play: Callable[..., Play]) -> None:
+    """However many threads settle at once, there is one outcome, told once."""
+    for _ in range(20):
+        one = play().begin()
+        one.scope.end(0)
+        together = threading.Barrier(4)
+
+        def settle(one: Play = one, together: threading.Barrier = together) -> None:
+            together.wait(PATIENCE)
+            one.supervision.settle()
+
+        threads = [threading.Thread(target=settle) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert one.cause == "exited"
+
+
+def test_after_a_fork(play: Callable[..., Play]) -> None:
+    """In a forked child a supervision is inert, even if another thread held its lock."""
+    one = play().begin()
+    held = threading.Event()
+
+    def hold() -> None:
+        one.supervision._lock.acquire()
+        held.set()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    holder.join()
+    assert held.is_set()
+    one.supervision.after_fork_in_child()
+    one.scope.end(0, leftovers=[41])
+    calls = list(one.scope.calls)
+
+    assert not one.supervision.settle()
+    one.supervision.let_go()
+    assert one.scope.calls == calls
+    assert one.sinks.outcomes == []
+    assert one.supervision.ended.is_set()
+
+
+# --- the cost of watching
+
+
+def test_an_idle_polled_scope_costs_a_look_a_tick(play: Callable[..., Play]) -> None:
+    """Without kernel limits an idle subprocess is looked at once a tick, never in a loop."""
+    one = play(kernel_limits=False).begin()
+    one.advance(10)
+    before = one.poller.steps
+    one.advance(200)
+
+    assert one.poller.steps - before <= 220
+    assert len(one.scope.asked("sample")) < 340
+
+
+def test_a_vanished_polled_scope_is_not_looked_at_in_a_loop(play: Callable[..., Play]) -> None:
+    """Nor does one whose looks fail make the poller spin."""
+    for error in (ScopeVanished("x"), denied()):
+        one = play(kernel_limits=False).begin()
+        one.scope.errors["sample"] = error
+        one.advance(100)
+
+        assert one.poller.steps <= 110
+
+
+def test_wake_descriptors_wake(play: Callable[..., Play]) -> None:
+    """A kernel event makes it look at once, not at the next tick."""
+    out, into = os.pipe()
+    one = play()
+    one.scope.wake_descriptors = [(out, READ)]
+    one.begin()
+    one.scope.current_bytes = 150 * MB
+    os.write(into, b"x")
+    one.advance(0.3)
+
+    assert one.supervision.level == "WARNING"
+    os.close(out)
+    os.close(into)
+
+
+def test_the_emptied_descriptor_ends_the_wait(play: Callable[..., Play]) -> None:
+    """The end of the last leftover is seen when its descriptor tells, within a poller's step."""
+    out, into = os.pipe()
+    one = play().begin()
+    one.scope.emptied_descriptor = (out, READ)
+    one.scope.end(0, leftovers=[41])
+    one.supervision.settle()
+    os.write(into, b"x")
+    one.advance(0)
+
+    assert one.cause == "exited"
+    os.close(out)
+    os.close(into)
+
+
+def test_retry_constant_is_short() -> None:
+    """The first retry comes soon: a killed process is gone within milliseconds."""
+    assert module._RETRY_SECONDS <= 0.05

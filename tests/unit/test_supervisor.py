@@ -1,0 +1,637 @@
+"""Starting, book-keeping and closing: with a fake backend, and with real children where it matters.
+
+Real processes are waited for on conditions; the machine may be slow.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgmem import selector
+from cgmem.contract import MB, Alert, EffectiveLimits, Limits, SystemMemory
+from cgmem.errors import (
+    ConfigurationError,
+    EnforcementError,
+    InsufficientMemory,
+    InvalidIdError,
+    ScopeVanished,
+)
+from cgmem.outcome import Outcome
+from cgmem.poller import Poller
+from cgmem.process import MonitoredProcess
+from cgmem.supervision import Supervision
+from cgmem.supervisor import Hooks, Supervisor
+from tests.unit.fakes import FakeBackend, FakeClock, FakeScope, taken
+
+PATIENCE = 30.0
+FOR_EVER = ["sleep", "3600"]
+
+
+def until(what: Callable[[], bool]) -> bool:
+    """Wait for what other threads and processes do; False after a while."""
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records and locks of these tests lie in their own directory."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """What was warned of."""
+    return []
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, told: list[str]) -> Iterator[Supervisor]:
+    """A supervisor on the backend that works anywhere."""
+    arguments = {"backend": "psutil", "log_dir": str(tmp_path / "logs"), "preflight": False}
+    made = Supervisor(arguments, warn=told.append)
+    yield made
+    for supervision in made.live():
+        supervision.kill("abort")
+    made.close()
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    """The one and only backend, a fake."""
+    made = FakeBackend(FakeClock())
+
+    def choose(wanted: str = "auto", *, kernel_limits_required: bool = False) -> selector.Choice:
+        return selector.Choice(made, "it is a fake")
+
+    monkeypatch.setattr(selector, "choose", choose)
+    return made
+
+
+def start(supervisor: Supervisor, args: Any = ("true",), **how: Any) -> MonitoredProcess:
+    """Spawn with the supervisor's own settings; `how` are `spawn`'s options, or settings."""
+    known = {"subprocess_id", "agent_type", "hooks"}
+    settings = supervisor.settings({key: how[key] for key in how if key not in known})
+    options = {key: how[key] for key in how if key in known}
+    return supervisor.spawn(args, {}, settings=settings, **options)
+
+
+# --- ids
+
+
+def test_an_id_of_a_living_one_is_refused(supervisor: Supervisor) -> None:
+    """Two living subprocesses can't have one id; after the end the id is free at once."""
+    first = start(supervisor, FOR_EVER, subprocess_id="engineer_1")
+    with pytest.raises(InvalidIdError, match="'engineer_1' belongs to a live subprocess"):
+        start(supervisor, subprocess_id="engineer_1")
+    first.kill()
+    first.wait()
+
+    second = start(supervisor, subprocess_id="engineer_1")
+
+    assert second.outcome(PATIENCE).cause == "exited"
+
+
+def test_only_one_of_many_threads_gets_the_id(supervisor: Supervisor) -> None:
+    """However many threads ask for one id at once, one gets it."""
+    together = threading.Barrier(8)
+    found: list[str] = []
+
+    def take() -> None:
+        together.wait(PATIENCE)
+        try:
+            start(supervisor, FOR_EVER, subprocess_id="one")
+            found.append("started")
+        except InvalidIdError:
+            found.append("refused")
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(found) == ["refused"] * 7 + ["started"]
+    assert len(supervisor.live()) == 1
+
+
+@pytest.mark.parametrize("bad", ["", "a/b", "..", "a\0b", "a\nb", "x" * 300, 7])
+def test_bad_ids(supervisor: Supervisor, bad: Any) -> None:
+    """An id that can't be one is refused before anything was made."""
+    with pytest.raises(InvalidIdError):
+        start(supervisor, subprocess_id=bad)
+    assert supervisor.live() == []
+
+
+def test_fresh_ids_name_the_program(supervisor: Supervisor) -> None:
+    """Without an id it is made of the agent type, else of the program's name."""
+    assert start(supervisor, ["/bin/true"]).subprocess_id.startswith("true_")
+    assert start(supervisor, agent_type="engineer").subprocess_id.startswith("engineer_")
+
+
+# --- starts that fail
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        (["cgmem-no-such-command"], FileNotFoundError),
+        (["/etc/passwd"], PermissionError),
+        ([], IndexError),
+        (None, TypeError),
+        ([1], TypeError),
+        (["a\0b"], ValueError),
+    ],
+)
+def test_a_start_that_fails_leaves_nothing(
+    supervisor: Supervisor, args: Any, error: type[Exception]
+) -> None:
+    """A command that can't start raises Popen's error; id, scope and descriptors are free."""
+    with pytest.raises(error):
+        start(supervisor, args, subprocess_id="one")
+    before = descriptors()
+    for _ in range(20):
+        with pytest.raises(error):
+            start(supervisor, args, subprocess_id="one")
+
+    assert descriptors() <= before
+    assert supervisor.live() == []
+    assert start(supervisor, subprocess_id="one").outcome(PATIENCE).exit_code == 0
+
+
+def test_a_start_that_fails_removes_its_scope(supervisor: Supervisor, backend: FakeBackend) -> None:
+    """The scope of a start that failed is closed and detached, and the start's error is shown."""
+    scope = FakeScope(FakeClock())
+    scope.living = []
+    scope.errors["start"] = FileNotFoundError("x")
+    scope.errors["close"] = OSError("busy")
+    backend.scopes = [scope]
+
+    with pytest.raises(FileNotFoundError):
+        start(supervisor)
+
+    assert len(scope.asked("close")) == 1
+    assert scope.detached == 1
+
+
+def test_an_interrupted_start_leaves_no_child(supervisor: Supervisor, backend: FakeBackend) -> None:
+    """A start that was interrupted with a child inside ends the child."""
+    scope = FakeScope(FakeClock())
+
+    def interrupted(args: Any, options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    scope.start = interrupted  # type: ignore[method-assign]  # a start that gets Ctrl-C
+    backend.scopes = [scope]
+    with pytest.raises(KeyboardInterrupt):
+        start(supervisor, subprocess_id="one")
+
+    assert scope.asked("signal") == [signal.SIGKILL]
+    assert scope.detached == 1
+    assert supervisor.live() == []
+
+
+def test_a_vanished_scope_is_retried_once(supervisor: Supervisor, backend: FakeBackend) -> None:
+    """A cgroup that somebody removed before the start is made once more."""
+    clock = FakeClock()
+    gone = FakeScope(clock)
+    gone.vanish()
+    backend.scopes = [gone, FakeScope(clock)]
+    process = start(supervisor)
+    backend.opened[1].end(0)
+
+    assert process.supervision.settle()
+    assert len(backend.opened) == 2
+    assert gone.detached == 1
+
+
+def test_a_scope_that_vanishes_twice(supervisor: Supervisor, backend: FakeBackend) -> None:
+    """Twice is no accident: the error is shown, and the id is free."""
+    for _ in range(2):
+        gone = FakeScope(FakeClock())
+        gone.vanish()
+        backend.scopes.append(gone)
+    with pytest.raises(ScopeVanished):
+        start(supervisor, subprocess_id="one")
+
+    assert [scope.detached for scope in backend.opened] == [1, 1]
+    scope = FakeScope(FakeClock())
+    backend.scopes = [scope]
+    start(supervisor, subprocess_id="one")
+    scope.end(0)
+
+
+def test_no_thread_for_the_poller(
+    supervisor: Supervisor, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that nobody could watch is ended, not left running; its id is free."""
+
+    def refuse(self: Poller) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Poller, "_start", refuse)
+    with pytest.raises(RuntimeError, match="new thread"):
+        start(supervisor, subprocess_id="one")
+
+    assert backend.opened[0].asked("signal") == [signal.SIGKILL]
+    assert supervisor.live() == []
+
+
+def test_settings_that_turn_bad_start_nothing(
+    tmp_path: Path, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can fail fails before there is a child."""
+    supervisor = Supervisor({"log_dir": str(tmp_path)})
+    settings = supervisor.settings({"preflight": False})
+    monkeypatch.setenv("CLAUDE_PM_MEMORY_MAX_MB", "lots")
+    with pytest.raises(ConfigurationError):
+        supervisor.spawn(["true"], {}, settings=settings)
+
+    assert backend.opened == []
+    supervisor.close()
+
+
+def test_an_iterator_of_words(supervisor: Supervisor) -> None:
+    """A command given as an iterator runs with all its words, as under Popen."""
+    process = start(supervisor, iter(["sh", "-c", "exit 7"]))
+
+    assert process.outcome(PATIENCE).exit_code == 7
+    assert process.outcome().command == ("sh", "-c", "exit 7")
+
+
+# --- limits
+
+
+def not_taken(limits: Limits) -> EffectiveLimits:
+    """What a kernel without a memory controller holds."""
+    return taken(Limits())._replace(enforced=False)
+
+
+def test_required_and_not_taken(supervisor: Supervisor, backend: FakeBackend) -> None:
+    """Where enforcement is required, a limit that the kernel did not take starts nothing."""
+    backend.effective = not_taken
+    scope = FakeScope(FakeClock())
+    scope.living = []
+    backend.scopes = [scope]
+    with pytest.raises(EnforcementError, match="did not take"):
+        start(supervisor, enforcement="required", backend="auto")
+
+    assert scope.asked("start") == []
+    assert scope.detached == 1
+
+
+def test_best_effort_and_not_taken(
+    supervisor: Supervisor, backend: FakeBackend, told: list[str]
+) -> None:
+    """With best effort it is told, and we hold the limit ourselves."""
+    backend.effective = not_taken
+    process = start(supervisor)
+    supervision = process.supervision
+    assert isinstance(supervision, Supervision)
+
+    assert "did not take" in told[0]
+    assert not supervision.plan.policy.kernel_limits
+    backend.opened[0].end(0)
+    assert supervision.settle()
+
+
+@pytest.mark.parametrize(
+    ("settings", "limits"),
+    [
+        ({}, Limits(200 * MB, 400 * MB, 0, True)),
+        ({"abort_on_memory_limit": False}, Limits(200 * MB, None, 0, True)),
+        ({"enforcement": "off"}, Limits(None, None, None, False)),
+        ({"oom_group": False, "swap": "1M"}, Limits(200 * MB, 400 * MB, MB, False)),
+    ],
+)
+def test_the_limits_that_are_asked_for(
+    supervisor: Supervisor, backend: FakeBackend, settings: dict[str, Any], limits: Limits
+) -> None:
+    """The settings lead to these limits."""
+    process = start(supervisor, critical="200M", max="400M", **settings)
+    backend.opened[0].end(0)
+
+    assert process.supervision.settle()
+    assert backend.limits == [limits]
+
+
+# --- pre-flight
+
+
+def test_little_memory(
+    tmp_path: Path, told: list[str], backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With too little memory a start is refused where enforcement is required, else told of."""
+    little = SystemMemory(8192 * MB, 512 * MB)
+    monkeypatch.setattr(selector, "system_memory", lambda: little)
+    supervisor = Supervisor({"log_dir": str(tmp_path)}, warn=told.append)
+    with pytest.raises(InsufficientMemory, match=r"Insufficient memory: only 512.0MB available"):
+        start(supervisor, enforcement="required")
+    assert backend.opened == []
+
+    process = start(supervisor)
+    assert told == ["Insufficient memory: only 512.0MB available (need at least 1GB)"]
+    start(supervisor, max="500M")
+    start(supervisor, preflight=False)
+    assert len(told) == 1
+    for scope in backend.opened:
+        scope.end(0)
+    assert process.supervision.settle()
+    supervisor.close()
+
+
+# --- logs, hooks
+
+
+def test_log_trouble_hurts_nothing(told: list[str], tmp_path: Path) -> None:
+    """A log directory that can't be written costs a warning per file, never a subprocess."""
+    blocked = tmp_path / "file" / "logs"
+    (tmp_path / "file").write_text("in the way")
+    supervisor = Supervisor(
+        {"backend": "psutil", "log_dir": str(blocked), "preflight": False}, warn=told.append
+    )
+    for _ in range(3):
+        assert start(supervisor).outcome(PATIENCE).cause == "exited"
+
+    assert len(told) == 1
+    supervisor.close()
+
+
+def test_a_raising_warn_hurts_nothing(tmp_path: Path) -> None:
+    """The caller's `warn` may raise."""
+
+    def warn(text: str) -> None:
+        raise RuntimeError(text)
+
+    (tmp_path / "file").write_text("in the way")
+    supervisor = Supervisor(
+        {"backend": "psutil", "log_dir": str(tmp_path / "file/logs"), "preflight": False}, warn=warn
+    )
+
+    assert start(supervisor).outcome(PATIENCE).cause == "exited"
+    supervisor.close()
+
+
+def test_hooks(supervisor: Supervisor) -> None:
+    """`on_alert` and `on_end` are called once each; what they raise hurts nobody."""
+    alerts: list[tuple[str, Alert]] = []
+    ends: list[Outcome] = []
+    ended = threading.Event()
+
+    def on_alert(subprocess_id: str, alert: Alert) -> None:
+        alerts.append((subprocess_id, alert))
+        raise ValueError("mine")
+
+    def on_end(outcome: Outcome) -> None:
+        ends.append(outcome)
+        ended.set()
+
+    process = start(
+        supervisor,
+        [sys.executable, "-c", "import time; x = b'x' * (1 << 26); time.sleep(3600)"],
+        warning="10M",
+        critical="15M",
+        max="20M",
+        subprocess_id="one",
+        hooks=Hooks(on_alert, on_end),
+    )
+    outcome = process.outcome(PATIENCE)
+
+    assert outcome.cause == "hard_limit"
+    assert ended.wait(PATIENCE)
+    assert ends == [outcome]
+    assert {name for name, _ in alerts} == {"one"}
+    assert tuple(alert.message for _, alert in alerts) == outcome.warnings
+
+
+# --- many, and the end
+
+
+def test_two_hundred_runs_leave_nothing(supervisor: Supervisor) -> None:
+    """After 200 runs there are no more descriptors, threads, zombies or ids than after one."""
+    start(supervisor).outcome(PATIENCE)
+    before = descriptors(), threading.active_count()
+    for _ in range(200):
+        assert start(supervisor).outcome(PATIENCE).cause == "exited"
+
+    assert (descriptors(), threading.active_count()) <= before
+    assert supervisor.live() == []
+    with pytest.raises(ChildProcessError):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+
+def test_abandoned_ones_leave_no_zombies(supervisor: Supervisor) -> None:
+    """Who is never waited for is reaped by the poller."""
+    pids = [start(supervisor).pid for _ in range(20)]
+
+    assert until(lambda: supervisor.live() == [])
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_close_and_begin_again_leave_nothing(tmp_path: Path) -> None:
+    """Supervisors that come and go leave neither threads nor descriptors."""
+
+    def once() -> None:
+        supervisor = Supervisor({"backend": "psutil", "log_dir": str(tmp_path), "tick": "50ms"})
+        settings = supervisor.settings({"preflight": False})
+        done = threading.Event()
+        hooks = Hooks(on_end=lambda outcome: done.set())
+        process = supervisor.spawn(["sleep", "0.1"], {}, settings=settings, hooks=hooks)
+        process.outcome(PATIENCE)
+        assert done.wait(PATIENCE)
+        supervisor.close()
+        supervisor.close()
+
+    once()
+    before = descriptors(), threading.active_count()
+    for _ in range(5):
+        once()
+
+    assert until(lambda: (descriptors(), threading.active_count()) <= before)
+
+
+def test_close_lets_go_of_the_living(supervisor: Supervisor) -> None:
+    """`close` settles what has ended and lets the living live; their owner can still end them."""
+    living, ended = start(supervisor, FOR_EVER), start(supervisor)
+    ended.wait()
+    supervisor.close()
+
+    assert ended.outcome(PATIENCE).cause == "exited"
+    assert living.outcome(PATIENCE).cause == "unknown" if living.poll() else living.poll() is None
+    assert supervisor.live() == []
+    living.kill()
+    assert living.wait() == -signal.SIGKILL
+
+
+def test_usable_after_close(supervisor: Supervisor) -> None:
+    """A closed supervisor supervises again when it is asked to."""
+    start(supervisor).outcome(PATIENCE)
+    supervisor.close()
+
+    assert start(supervisor).outcome(PATIENCE).cause == "exited"
+
+
+def test_threads_start_and_end_together(supervisor: Supervisor) -> None:
+    """Threads that start, look and end at once get each their own outcome."""
+    outcomes: list[Outcome] = []
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            process = start(supervisor, ["sh", "-c", f"exit {number}"])
+            supervisor.live()
+            process.check_memory()
+            outcomes.append(process.outcome(PATIENCE))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(outcome.exit_code or 0 for outcome in outcomes) == sorted(list(range(6)) * 5)
+    assert len({outcome.subprocess_id for outcome in outcomes}) == 30
+
+
+def test_observe(supervisor: Supervisor) -> None:
+    """A process that runs already is watched, its end is seen, and its children are left alone."""
+    with subprocess.Popen(
+        ["sh", "-c", "sleep 3600 & echo $!; read line"], stdin=-1, stdout=-1
+    ) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        child = int(shell.stdout.readline())
+        supervision = supervisor.observe(shell.pid, settings=supervisor.settings())
+        assert supervision.check()[0] > 0
+        assert not supervision.plan.effective.enforced
+        shell.stdin.close()
+        shell.wait()
+        assert supervision.ended.wait(PATIENCE)
+        os.kill(child, 0)
+        os.kill(child, signal.SIGKILL)
+
+    assert supervision.outcome is not None
+    assert supervision.outcome.cause == "unknown"
+    assert child in supervision.outcome.leftovers
+
+
+def test_observe_nobody(supervisor: Supervisor) -> None:
+    """A process that isn't there is the caller's error, and the id stays free."""
+    with pytest.raises(ProcessLookupError):
+        supervisor.observe(2**22 + 7, settings=supervisor.settings(), subprocess_id="one")
+    assert start(supervisor, subprocess_id="one").outcome(PATIENCE).exit_code == 0
+
+
+# --- programs around it
+
+SCRIPT_HEAD = """
+import os, sys, time, threading
+import cgmem
+how = {"backend": "psutil", "preflight": False, "log_dir": sys.argv[1]}
+"""
+
+
+def run_script(tmp_path: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a host program of its own; its stderr must be empty."""
+    roots = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "backends")]
+    found = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", SCRIPT_HEAD + script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(roots)},
+        check=False,
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    return found
+
+
+def test_fork_in_the_host(tmp_path: Path) -> None:
+    """A forked child ends without touching its parent's subprocess, and can supervise its own."""
+    script = """
+p = cgmem.spawn(["sleep", "3600"], subprocess_id="one", **how)
+if (pid := os.fork()) == 0:
+    assert p.poll() in (None, 0)
+    own = cgmem.run(["sh", "-c", "exit 5"], subprocess_id="one", timeout=60, **how)
+    try:
+        p.outcome()
+    except cgmem.CgmemError as error:
+        assert "forked" in str(error)
+    sys.exit(own.exit_code)
+_, status = os.waitpid(pid, 0)
+assert os.waitstatus_to_exitcode(status) == 5, status
+time.sleep(0.2)
+assert p.poll() is None
+p.abort()
+print(p.outcome().cause)
+"""
+    assert run_script(tmp_path, script).stdout == "aborted\n"
+
+
+def test_exit_of_the_interpreter(tmp_path: Path) -> None:
+    """A host program that exits while a child lives says nothing, and the child lives on."""
+    script = """
+ended = threading.Event()
+p = cgmem.spawn(["sleep", "3600"], on_end=lambda o: None, on_alert=lambda i, a: None, **how)
+cgmem.spawn(["true"], on_end=lambda o: ended.set(), **how)
+assert ended.wait(60)
+print(p.pid, flush=True)
+p.popen.returncode = 0  # so that Popen does not warn of what is meant
+"""
+    pid = int(run_script(tmp_path, script).stdout)
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_exit_during_a_callback(tmp_path: Path) -> None:
+    """Callbacks that still run, or come with the exit, print no traceback."""
+    script = """
+for number in range(20):
+    cgmem.spawn(["true"], on_end=lambda o: time.sleep(0.01), **how)
+"""
+    run_script(tmp_path, script)
+
+
+def test_no_descriptors_left(tmp_path: Path) -> None:
+    """At EMFILE the poller's thread goes on: the end is still seen, and little is said."""
+    script = """
+from cgmem.supervisor import Supervisor
+told = []
+s = Supervisor({**how, "tick": "50ms"}, warn=told.append)
+p = cgmem.spawn(["sleep", "1"], supervisor=s)
+held = []
+try:
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+outcome = p.outcome(60)
+for descriptor in held:
+    os.close(descriptor)
+assert outcome.cause == "exited", outcome
+assert len(told) <= 5, told
+assert cgmem.run(["true"], supervisor=s).exit_code == 0
+s.close()
+"""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, {hard}))\n"
+    run_script(tmp_path, limit + script)

@@ -1,0 +1,86 @@
+"""What stands in for a supervision where monitoring is disabled. Real processes, short-lived."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cgmem
+from cgmem.supervisor import Supervisor
+from cgmem.unsupervised import Unsupervised
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    """One whose user switched monitoring off."""
+    made = Supervisor({"log_dir": str(tmp_path / "logs"), "disabled": True})
+    yield made
+    made.close()
+
+
+def test_runs_as_without_us(supervisor: Supervisor, tmp_path: Path) -> None:
+    """The command runs, the outcome says how it ended, and nothing is logged or watched."""
+    outcome = cgmem.run(
+        [sys.executable, "-c", "print('x')"], supervisor=supervisor, capture_output=True, text=True
+    )
+
+    assert outcome.stdout == "x\n"
+    assert (outcome.cause, outcome.exit_code, outcome.backend) == ("exited", 0, "none")
+    assert not outcome.enforced
+    assert outcome.message == "memory monitoring is disabled"
+    assert not (tmp_path / "logs").exists()
+    assert supervisor.live() == []
+
+
+def test_level_and_check(supervisor: Supervisor) -> None:
+    """Nothing is measured, and the status says so."""
+    with cgmem.spawn(["sleep", "60"], supervisor=supervisor) as process:
+        assert process.level == "NOT_MONITORED"
+        assert process.check_memory() == (0.0, "NOT_MONITORED")
+        process.kill()
+
+    assert process.outcome().signal == signal.SIGKILL
+
+
+def test_abort(supervisor: Supervisor) -> None:
+    """`abort` is SIGTERM to the main process, and is called an abort."""
+    process = cgmem.spawn(["sleep", "60"], supervisor=supervisor)
+    process.abort()
+    outcome = process.outcome(PATIENCE)
+
+    assert (outcome.cause, outcome.signal) == ("aborted", signal.SIGTERM)
+    assert outcome.aborted
+
+
+def test_command_not_found(supervisor: Supervisor) -> None:
+    """Errors are Popen's."""
+    with pytest.raises(FileNotFoundError):
+        cgmem.spawn(["cgmem-no-such-command"], supervisor=supervisor)
+
+
+def test_ids_are_checked(supervisor: Supervisor) -> None:
+    """An id that can't be one is refused also where nothing is logged."""
+    with pytest.raises(cgmem.InvalidIdError):
+        cgmem.spawn(["true"], supervisor=supervisor, subprocess_id="a/b")
+
+
+def test_settled_once() -> None:
+    """The outcome stays the same, however often it is asked for."""
+    with subprocess.Popen(["true"]) as popen:
+        unsupervised = Unsupervised("x", ("true",), popen)
+        popen.wait(PATIENCE)
+
+        assert unsupervised.settle()
+        first = unsupervised.outcome
+        assert unsupervised.settle()
+        assert unsupervised.outcome is first
+        unsupervised.pause(1.0)
+        unsupervised.kill("abort")
+        assert unsupervised.ended.is_set()

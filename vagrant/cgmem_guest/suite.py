@@ -1,0 +1,168 @@
+"""The test command: the project's kernel and contract tests in every guest, and one verdict."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .errors import GuestError
+from .image import Image, ensure_image
+from .junit import Counts, complaint, read_counts
+from .qemu import choose_accelerator
+from .recipe import GUESTS
+from .report import say
+from .run import Finished, Job, run_job
+
+TESTED_GUESTS = ("debian13", "debian12", "plain")
+SWAPS = (None, "400M")
+HUGE_PAGES = ("always", "never")
+
+#: One boot a guest. Each value of each option is there; the whole product is --matrix's.
+PAIRWISE = (
+    ("debian13", None, "always"),
+    ("debian12", "400M", "never"),
+    ("plain", None, "never"),
+)
+
+PYTEST = (
+    *("python3", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+    *("--junitxml=/job/results/junit.xml", "tests/kernel", "tests/contract"),
+)
+
+Case = tuple[str, str | None, str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one guest's tests went; `complaint` is None when all is well."""
+
+    label: str
+    counts: Counts | None
+    finished: Finished | None
+    complaint: str | None
+
+    def line(self) -> str:
+        """Return the guest's summary line."""
+        parts = [f"{self.label}: {'FAILED, ' + self.complaint if self.complaint else 'ok'}"]
+        if self.counts:
+            parts.append(
+                f"{self.counts.tests} tests, {self.counts.failures + self.counts.errors} failures, "
+                f"{self.counts.skipped} skipped in {self.counts.seconds:.0f} s"
+            )
+        if self.finished:
+            parts.append(
+                f"{self.finished.kernel}, {self.finished.python}, "
+                f"{self.finished.total_seconds:.0f} s in all ({self.finished.accelerator})"
+            )
+        return "; ".join(parts)
+
+
+def cases(matrix: bool) -> list[Case]:
+    """Return (guest, swap, huge pages) for every boot to make."""
+    if matrix:
+        return list(itertools.product(TESTED_GUESTS, SWAPS, HUGE_PAGES))
+    return list(PAIRWISE)
+
+
+def label(case: Case) -> str:
+    """Return a name for a case that is also good as a folder's."""
+    guest, swap, thp = case
+    return f"{guest}-swap-{swap or 'none'}-thp-{thp}"
+
+
+def run_suite(template: Job, matrix: bool, parallel: int, results: Path) -> bool:
+    """Run the tests in every guest, print the verdicts, and return whether all are good.
+
+    `template` gives tree, hardware, time-out and what to add to pytest's arguments. Guests that
+    run when Ctrl-C comes are stopped before KeyboardInterrupt goes on.
+    """
+    began = time.monotonic()
+    todo = cases(matrix)
+    images = _ensure_images(sorted({case[0] for case in todo}))
+    template = replace(
+        template,
+        command=[*PYTEST, *template.command],
+        accelerator=choose_accelerator(images[0]),
+    )
+    stop = threading.Event()
+    with ThreadPoolExecutor(parallel) as pool:
+        running = [pool.submit(_run_case, template, case, results, stop) for case in todo]
+        try:
+            verdicts = [future.result() for future in running]
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    _print_summary(verdicts, time.monotonic() - began, results)
+    return not any(verdict.complaint for verdict in verdicts)
+
+
+def _ensure_images(guests: Sequence[str]) -> list[Image]:
+    """Have all images; those of different releases are built side by side."""
+    releases = sorted({GUESTS[guest].release for guest in guests}, key=lambda one: one.name)
+    with ThreadPoolExecutor(len(releases)) as pool:
+        return list(pool.map(ensure_image, releases))
+
+
+def _run_case(template: Job, case: Case, results: Path, stop: threading.Event) -> Verdict:
+    guest, swap, thp = case
+    folder = results / label(case)
+    folder.mkdir(parents=True, exist_ok=True)
+    report = folder / "junit.xml"
+    report.unlink(missing_ok=True)  # an older run's report must not speak for this one
+    job = replace(template, guest=GUESTS[guest], swap=swap, thp=thp, results=folder)
+    say(f"{label(case)}: booting")
+    try:
+        finished = run_job(job, LinePrinter(guest), stop)
+    except GuestError as err:
+        return Verdict(label(case), None, None, str(err))
+    counts = read_counts(report)
+    return Verdict(label(case), counts, finished, complaint(counts, finished.exit_code))
+
+
+class LinePrinter:
+    """Prints a guest's output as whole lines under its name, so that two guests can share."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._rest = b""
+
+    def __call__(self, output: bytes) -> None:
+        """Print the lines that `output` completes; keep the rest. b"" prints that, too."""
+        lines = (self._rest + output.replace(b"\r", b"")).split(b"\n")
+        self._rest = lines.pop() if output else b""
+        for line in lines:
+            print(f"{self._name} | {line.decode(errors='replace')}")
+        sys.stdout.flush()
+
+
+def _print_summary(verdicts: Sequence[Verdict], seconds: float, results: Path) -> None:
+    print()
+    for verdict in verdicts:
+        print(verdict.line())
+    print(f"reports: {results}; {len(verdicts)} guests in {seconds:.0f} s")
+    print(totals(verdicts), flush=True)
+
+
+def totals(verdicts: Sequence[Verdict]) -> str:
+    """Return the last line; a guest that failed with no failing test to show counts as one."""
+    counted = [verdict.counts for verdict in verdicts if verdict.counts]
+    silent = sum(
+        1
+        for verdict in verdicts
+        if verdict.complaint and not (verdict.counts and _has_culprit(verdict.counts))
+    )
+    passed = sum(counts.passed for counts in counted)
+    failed = sum(counts.failures + counts.errors for counts in counted) + silent
+    skipped = sum(counts.skipped for counts in counted)
+    return f"{passed} passed, {failed} failed, {skipped} skipped"
+
+
+def _has_culprit(counts: Counts) -> bool:
+    return bool(counts.failures or counts.errors or counts.skipped)
