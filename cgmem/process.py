@@ -174,7 +174,7 @@ class MonitoredProcess:
             waiter = select.poll()
             waiter.register(descriptor, 1)  # POLLIN
             # poll(2) takes a C int: more than 24 days are as good as for ever.
-            if not waiter.poll(min(max(0, ceil(timeout * 1000)), _LONGEST_POLL_MS)):
+            if not waiter.poll(ceil(min(max(0.0, timeout * 1000), _LONGEST_POLL_MS))):
                 raise subprocess.TimeoutExpired(self.args, timeout)
         finally:
             os.close(descriptor)

@@ -102,12 +102,12 @@ TABLE = (
         "end a subprocess at the hard limit; false: only brake and warn",
     ),
     Setting(
-        "on_stall", "on_stall", values.choice(STALL_POLICIES), "release", "CGMEM_ON_STALL", None,
+        "on_stall", "on_stall", values.choice(STALL_POLICIES), "release", "CGMEM_ON_STALL", "--on-stall",
         "what to do with a subprocess that the brake holds: release, abort, freeze or hold",
     ),
     Setting(
         "stall_after", "stall_after_seconds", values.seconds(0.1, _DAY), 10.0,
-        "CGMEM_STALL_AFTER", None,
+        "CGMEM_STALL_AFTER", "--stall-after",
         "seconds under the brake after which a subprocess counts as stalled",
     ),
     Setting(

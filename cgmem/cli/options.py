@@ -11,21 +11,23 @@ import click
 from cgmem.setting_table import BY_KEY, argument_source, flag_source
 from cgmem.settings import Settings, resolve
 
-_FLAGS = {"on_stall": "--on-stall", "stall_after": "--stall-after"}
-"""Settings whose flag only `run` knows."""
-
 Decorator = Callable[[Any], Any]
 
 
 def setting_option(key: str, metavar: str) -> Decorator:
     """An option that takes a setting's value as text; the setting's own parser reads it."""
-    return click.option(_flag(key), key, metavar=metavar, help=_sentence(key))
+    return click.option(flag_source(key), key, metavar=metavar, help=_sentence(key))
 
 
 def switch_option(key: str, value: bool, text: str | None = None) -> Decorator:
     """An option without a value that sets a setting to `value`."""
     return click.option(
-        _flag(key), key, flag_value=value, type=bool, default=None, help=text or _sentence(key)
+        flag_source(key),
+        key,
+        flag_value=value,
+        type=bool,
+        default=None,
+        help=text or _sentence(key),
     )
 
 
@@ -53,12 +55,8 @@ def given(values: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in values.items() if key in BY_KEY and value is not None}
 
 
-def _flag(key: str) -> str:
-    return _FLAGS.get(key) or flag_source(key)
-
-
 def _source(key: str) -> str:
-    return _flag(key) if key in BY_KEY else argument_source(key)
+    return flag_source(key) if key in BY_KEY else argument_source(key)
 
 
 def _sentence(key: str) -> str:

@@ -47,6 +47,7 @@ def command(subprocess_id: str, as_json: bool) -> int:
     for number, live in enumerate(wanted):
         if number:
             print()
+        print_field("id", live.record.subprocess_id)
         # Coloured, so not for wrapping.
         print(f"{'level':<12}{coloured(live.level)}{', frozen' if live.sample.frozen else ''}")
         for name, value in _lines(live):
@@ -84,7 +85,6 @@ def _mb(size: int | None) -> float | None:
 
 def _lines(live: LiveScope) -> Iterator[tuple[str, str]]:
     record = live.record
-    yield "id", record.subprocess_id
     if record.agent_type:
         yield "agent type", record.agent_type
     yield "command", shlex.join(record.command)

@@ -134,7 +134,7 @@ def test_unwritable_logs_cost_a_warning_only(tmp_path: Path) -> None:
     words = ("--log-dir", "file/logs", "--", "sh", "-c", "exit 4")
     done = cgmem("run", *POLLED, *words, cwd=tmp_path)
 
-    assert done.returncode in (4, 125)
+    assert done.returncode == 4
     assert "Traceback" not in done.stderr
     assert "file" in done.stderr
 

@@ -191,7 +191,13 @@ def test_pipe_that_its_reader_leaves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("script", "status"),
-    [("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("kill -KILL $$", 137), ("kill -9 $$", 137)]
+    [
+        ("exit 0", 0),
+        ("exit 3", 3),
+        ("exit 255", 255),
+        ("kill -KILL $$", 137),
+        ("ulimit -c 0; kill -SEGV $$", 139),
+    ]
     + [(f"kill -{name} $$", 128 + getattr(signal, f"SIG{name}")) for name in ("TERM", "PIPE")],
 )
 def test_exit_status_is_the_commands_own(tmp_path: Path, script: str, status: int) -> None:

@@ -113,6 +113,7 @@ def test_check(tmp_path: Path) -> None:
 def test_doctor_tries_the_usable_backends(tmp_path: Path) -> None:
     """Each usable backend ends a hog at 32 MB; 0 only where the kernel did."""
     done = cgmem("doctor", "--json", cwd=tmp_path)
+    assert done.stderr == ""
     answer = json.loads(done.stdout)
     found = {finding["backend"]: finding for finding in answer["backends"]}
 

@@ -25,6 +25,7 @@ import cgmem_backends
 from cgmem.contract import MB, Limits, ScopeRecord
 from cgmem.supervisor import Supervisor
 from cgmem_backends.cgroup2 import Cgroup2Backend
+from cgmem_backends.linux_calls import set_xattr
 
 IN_GUEST = "CGMEM_IN_GUEST" in os.environ
 PATIENCE = 90.0
@@ -170,7 +171,7 @@ def stage(**files: str) -> Iterator[Path]:
     directory.mkdir()
     try:
         # What systemd sets for Delegate=yes.
-        os.setxattr(directory, "user.delegate", b"1")
+        set_xattr(directory, "user.delegate", b"1")
         for name, value in files.items():
             (directory / name.replace("_", ".", 1)).write_text(value)
         yield directory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import cgmem
 from cgmem.contract import MB, Limits
 from cgmem_backends.cgroup2 import Cgroup2Backend
+from cgmem_backends.linux_calls import set_xattr
 from tests.kernel import real_cgroups as real
 
 
@@ -185,7 +185,7 @@ def test_no_permission_on_the_own_cgroup() -> None:
 def test_a_managed_cgroup_that_is_not_delegated_is_left_alone() -> None:
     """Under systemd, a cgroup without its delegation mark is refused; elsewhere it may be used."""
     with real.stage() as directory:
-        os.removexattr(directory, "user.delegate")
+        set_xattr(directory, "user.delegate", b"0")
         with real.Script(LEAF, inside=directory) as script:
             script.heard()
             script.tell()

@@ -433,10 +433,12 @@ def test_two_hundred_runs_leave_nothing(supervisor: Supervisor) -> None:
     for _ in range(200):
         assert start(supervisor).outcome(PATIENCE).cause == "exited"
 
-    assert (descriptors(), threading.active_count()) <= before
+    # The first tick opens two for all: the system-wide log and the lock of its one writer.
+    assert descriptors() <= before[0] + 2
+    assert threading.active_count() <= before[1]
     assert supervisor.live() == []
     with pytest.raises(ChildProcessError):
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_abandoned_ones_leave_no_zombies(supervisor: Supervisor) -> None:
@@ -451,7 +453,7 @@ def test_close_and_begin_again_leave_nothing(tmp_path: Path) -> None:
     """Supervisors that come and go leave neither threads nor descriptors."""
 
     def once() -> None:
-        supervisor = Supervisor({"backend": "psutil", "log_dir": str(tmp_path), "tick": "50ms"})
+        supervisor = Supervisor({"backend": "psutil", "log_dir": str(tmp_path), "tick": 0.1})
         settings = supervisor.settings({"preflight": False})
         done = threading.Event()
         hooks = Hooks(on_end=lambda outcome: done.set())
@@ -614,7 +616,7 @@ def test_no_descriptors_left(tmp_path: Path) -> None:
     script = """
 from cgmem.supervisor import Supervisor
 told = []
-s = Supervisor({**how, "tick": "50ms"}, warn=told.append)
+s = Supervisor({**how, "tick": 0.1}, warn=told.append)
 p = cgmem.spawn(["sleep", "1"], supervisor=s)
 held = []
 try:
