@@ -1,10 +1,10 @@
-"""Interleaved rounds, medians and ratios: what every measurement here is made of."""
+"""Interleaved rounds, medians and ratios, and tables of them."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -21,6 +21,20 @@ class Measured(NamedTuple):
     def ratio(self, base: Measured) -> float:
         """How many times the base's median."""
         return self.median / base.median
+
+
+class Table(NamedTuple):
+    """One question's answer."""
+
+    key: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def as_markdown(self) -> str:
+        """The table for people and for bench/results."""
+        lines = [f"### {self.title}", "", _line(self.columns), _line("---" for _ in self.columns)]
+        return "\n".join([*lines, *(_line(row) for row in self.rows), ""])
 
 
 def interleaved(
@@ -40,3 +54,7 @@ def interleaved(
 def _measured(name: str, taken: list[float]) -> Measured:
     low, median, high = statistics.quantiles(taken, n=4)
     return Measured(name, median, low, high)
+
+
+def _line(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"

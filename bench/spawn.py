@@ -3,77 +3,96 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import cgmem
-from bench.measure import Measured, interleaved
+from bench.measure import Measured, Table, interleaved
 from cgmem.contract import Limits, Scope, ScopeRecord
 from cgmem.logs.memory_logs import MemoryLogs
 from cgmem.selector import choose
 from cgmem.supervisor import Supervisor
 
 COMMAND = ["/bin/true"]
-BASE = "subprocess.Popen"
-FULL = "cgmem.spawn, outcome, log"
+BASE = "subprocess.Popen(…).wait()"
+SPAWN = "cgmem.spawn(…).wait()"
+OUTCOME = "cgmem.spawn(…).outcome()"
 
 
-def measure(rounds: int) -> dict[str, Measured]:
-    """Time every way; the keys are their names, `BASE` the one to compare with."""
-    with tempfile.TemporaryDirectory() as logs:
-        supervisor = Supervisor({"log_dir": logs})
-        settings = supervisor.settings()
-        backend = choose().backend
-        limits = Limits(settings.critical_bytes, settings.max_bytes)
-        numbers = itertools.count()
-
-        def record() -> ScopeRecord:
-            return ScopeRecord(f"bench_{next(numbers)}", 0, 0, time.time())
-
-        def scope_only(run: Callable[[Scope], object] = lambda scope: None) -> None:
-            scope, _ = backend.open_scope(record(), limits)
-            run(scope)
-            scope.close()
-            scope.detach()
-
-        def popen() -> None:
-            subprocess.Popen(COMMAND).wait()
-
-        def full() -> None:
-            cgmem.spawn(COMMAND, supervisor=supervisor).outcome()
-
-        def placed() -> None:
-            scope_only(lambda scope: scope.start(COMMAND, {}).wait())
-
-        contenders: dict[str, Callable[[], object]] = {
-            BASE: popen,
-            FULL: full,
-            "of it: scope made, read, removed (no process)": lambda: scope_only(
-                lambda scope: scope.sample()
-            ),
-            "of it: the same, and the process in it": placed,
-            "of it: one line logged": _one_line(logs),
-        }
-        if shutil.which("systemd-run"):
-            contenders["systemd-run --scope"] = lambda: subprocess.run(
-                ["systemd-run", "--quiet", "--scope", "-p", "MemoryMax=4G", *COMMAND], check=True
-            )
+def table(rounds: int) -> Table:
+    """Time every way, a round each in turn."""
+    with tempfile.TemporaryDirectory() as directory:
+        supervisor = Supervisor({"log_dir": directory})
         try:
-            return interleaved(contenders, rounds=rounds)
+            times = interleaved(_contenders(supervisor, Path(directory)), rounds=rounds)
         finally:
             supervisor.close()
+    base = times[BASE]
+    backend = supervisor.choice(supervisor.settings())
+    return Table(
+        "spawn",
+        f"Spawn + wait of {COMMAND[0]} under a budget ({backend.reason}), {rounds} rounds",
+        ("", "median ms", "quartiles ms", f"times {BASE}"),
+        [_row(measured, base) for measured in times.values()],
+    )
 
 
-def _one_line(directory: str) -> Callable[[], object]:
-    logs = MemoryLogs(_path(directory), print)
+def _contenders(supervisor: Supervisor, directory: Path) -> dict[str, Callable[[], object]]:
+    settings = supervisor.settings()
+    backend = choose().backend
+    limits = Limits(settings.critical_bytes, settings.max_bytes)
+    numbers = itertools.count()
+
+    def scope_around(run: Callable[[Scope], object]) -> None:
+        record = ScopeRecord(f"bench_{next(numbers)}", 0, 0, time.time(), tuple(COMMAND))
+        scope, _ = backend.open_scope(record, limits)
+        run(scope)
+        scope.close()
+        scope.detach()
+
+    def placed(scope: Scope) -> None:
+        scope.start(COMMAND, {}).wait()
+
+    contenders: dict[str, Callable[[], object]] = {
+        BASE: lambda: subprocess.Popen(COMMAND).wait(),
+        SPAWN: lambda: cgmem.spawn(COMMAND, supervisor=supervisor).wait(),
+        OUTCOME: lambda: cgmem.spawn(COMMAND, supervisor=supervisor).outcome(),
+        "of it: cgroup made, limited, removed": lambda: scope_around(lambda scope: None),
+        "of it: the same with the process in it": lambda: scope_around(placed),
+        "of it: settings": lambda: supervisor.settings({}),
+        "of it: one line logged": _one_line(directory),
+        "sh -c 'echo $$ > cgroup.procs; exec …'": lambda: scope_around(_by_shell),
+    }
+    if shutil.which("systemd-run") and Path("/run/systemd/system").is_dir():
+        contenders["systemd-run --scope"] = lambda: subprocess.run(
+            ["systemd-run", "--quiet", "--scope", "-p", "MemoryMax=4G", *COMMAND], check=True
+        )
+    return contenders
+
+
+def _by_shell(scope: Scope) -> None:
+    procs = getattr(scope, "directory", None)
+    if procs is None:  # a backend without cgroups has nothing to compare with
+        return
+    script = 'echo $$ > "$0"; exec "$@"'
+    subprocess.run(["sh", "-c", script, os.fspath(procs / "cgroup.procs"), *COMMAND], check=True)
+
+
+def _one_line(directory: Path) -> Callable[[], object]:
+    logs = MemoryLogs(directory / "lines", print)
     line = {"subprocess_id": "bench", "memory_stats": {"start_mb": 0.0}, "filler": "x" * 900}
     return lambda: logs.stats(line)
 
 
-def _path(directory: str) -> object:
-    from pathlib import Path
-
-    return Path(directory)
+def _row(measured: Measured, base: Measured) -> tuple[object, ...]:
+    return (
+        measured.name,
+        round(measured.median * 1e3, 3),
+        f"{measured.low * 1e3:.3f} to {measured.high * 1e3:.3f}",
+        round(measured.ratio(base), 2),
+    )

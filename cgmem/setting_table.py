@@ -102,7 +102,8 @@ TABLE = (
         "end a subprocess at the hard limit; false: only brake and warn",
     ),
     Setting(
-        "on_stall", "on_stall", values.choice(STALL_POLICIES), "release", "CGMEM_ON_STALL", "--on-stall",
+        "on_stall", "on_stall", values.choice(STALL_POLICIES), "release",
+        "CGMEM_ON_STALL", "--on-stall",
         "what to do with a subprocess that the brake holds: release, abort, freeze or hold",
     ),
     Setting(

@@ -51,6 +51,9 @@ from cgmem.unsupervised import Unsupervised
 MEMORY_FRESH_SECONDS = 0.5
 """How old the machine's numbers may be: hundreds of subprocesses can start in a second."""
 
+MONITOR_SECONDS = 10.0
+"""How often the machine's level is looked at. Reading /proc/meminfo costs as much as ten scopes."""
+
 OnAlert = Callable[[str, Alert], Any]
 """Called with the subprocess id and the alert."""
 
@@ -95,6 +98,7 @@ class Supervisor:
         self._choices: dict[tuple[str, bool], selector.Choice] = {}
         self._memory: tuple[float, SystemMemory] | None = None
         self._monitor: MemoryMonitor | None = None
+        self._monitor_at = 0.0
         self._writer_lock: WriterLock | None = None
         self._callbacks = Callbacks(self._warn)
         self._poller: Poller | None = None
@@ -151,7 +155,7 @@ class Supervisor:
             args = list(args)  # an iterator can be read but once
         self._check_memory(settings)
         chosen = self.choice(settings)
-        self._polling()  # what can fail fails before there is a child
+        self.poller()  # what can fail fails before there is a child
         subprocess_id = self._take_id(subprocess_id, agent_type or _program(args))
         try:
             record = self._record(subprocess_id, agent_type, args, settings)
@@ -393,7 +397,7 @@ class Supervisor:
             )
 
     def _supervise(self, scope: Scope, plan: Plan, hooks: Hooks) -> Supervision:
-        supervision = Supervision(scope, plan, self, self._polling(), clock=self._clock)
+        supervision = Supervision(scope, plan, self, self.poller(), clock=self._clock)
         with self._lock:
             self._starting.discard(supervision.subprocess_id)
             self._live[supervision.subprocess_id] = supervision
@@ -401,7 +405,8 @@ class Supervisor:
                 self._hooks[supervision.subprocess_id] = hooks
         return supervision
 
-    def _polling(self) -> Poller:
+    def poller(self) -> Poller:
+        """The one poller, made when it is first needed."""
         with self._lock:
             if self._poller is None:
                 tick = self._resolve(self._arguments, total_bytes=self._effective_total)
@@ -422,7 +427,8 @@ class Supervisor:
                 logs=next(iter(self._logs.values())),
                 may_write=self._writer_lock.held,
             )
-        if self._monitor is not None:
+        if self._monitor is not None and now >= self._monitor_at:
+            self._monitor_at = now + MONITOR_SECONDS
             self._monitor.tick(now)
 
     def _log(self, supervision: Supervision, write: Callable[[MemoryLogs], None]) -> None:

@@ -50,7 +50,7 @@ def load_library() -> SpawnLibrary | str:
     # ctypes costs memory and time that an older glibc need not pay.
     import ctypes
 
-    from cgmem_backends.placed_popen import signature_matches
+    from cgmem_backends.execute_child import signature_matches
     from cgmem_backends.spawn_attr import SpawnLibrary
 
     if not signature_matches():
@@ -136,7 +136,8 @@ class Placement:
             choice = self._choice()
         if choice.library is None:
             return None
-        from cgmem_backends.placed_popen import Destination, NotHonoured, PlacedPopen
+        from cgmem_backends.execute_child import NotHonoured
+        from cgmem_backends.placed_popen import Destination, PlacedPopen
 
         try:
             to = Destination(choice.library, cgroup_path, cgroup_fd)

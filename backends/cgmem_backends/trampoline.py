@@ -23,6 +23,12 @@ def main() -> None:
     posix.close(request_fd)
     report = request["report_fd"]
     posix.set_inheritable(report, False)
+    for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):
+        ignored = signum in request["ignored"]
+        _signal.signal(signum, _signal.SIG_IGN if ignored else _signal.SIG_DFL)
+    # Before the change of identity, after which /proc/self is no longer ours to read.
+    if request["env"] is None and b"LC_CTYPE" in posix.environ:
+        restore_locale()
     try:
         stage = "cgroup"
         posix.write(request["procs_fd"], b"0")
@@ -32,11 +38,6 @@ def main() -> None:
     except OSError as error:
         posix.write(report, f"{stage} {error.errno}".encode())
         posix._exit(125)
-    for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):
-        ignored = signum in request["ignored"]
-        _signal.signal(signum, _signal.SIG_IGN if ignored else _signal.SIG_DFL)
-    if request["env"] is None and b"LC_CTYPE" in posix.environ:
-        restore_locale()
     posix.write(report, b"exec ")
     failure = execute(request["candidates"], request["argv"], request["env"])
     posix.write(report, str(failure).encode())

@@ -12,7 +12,6 @@ import errno
 import fcntl
 import marshal
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,11 +21,9 @@ from typing import Any
 
 from cgmem_backends.exec_request import ExecRequest, exec_request
 from cgmem_backends.start_errors import cgroup_refused, no_trampoline
+from cgmem_backends.trampoline_request import split_environ, stay_ignored, take_identity
 
 _SCRIPT = Path(__file__).absolute().with_name("trampoline.py")
-_IDENTITY = ("user", "group", "extra_groups")
-_SAME_IDENTITY = {"groups": None, "gid": None, "uid": None}
-_NO_ID = 2**32 - 1
 _TAKEN = ("executable", "shell", "env", "pass_fds", "close_fds")
 
 
@@ -51,8 +48,8 @@ def start_by_trampoline(
         cwd=options.get("cwd"),
     )
     left = {name: value for name, value in options.items() if name not in _TAKEN}
-    identity = _take_identity(left)
-    env, left["env"] = _environ(request, options.get("env"))
+    identity = take_identity(left)
+    env, left["env"] = split_environ(request, options.get("env"))
     with ExitStack() as for_us:
         with ExitStack() as for_child:
             procs_fd = _opened(for_child, _open_procs(cgroup_path, cgroup_fd))
@@ -64,7 +61,7 @@ def start_by_trampoline(
                 "argv": request.argv,
                 "candidates": request.candidates,
                 "env": env,
-                "ignored": _stay_ignored(options.get("restore_signals", True)),
+                "ignored": stay_ignored(options.get("restore_signals", True)),
                 **identity,
             }
             request_fd = _opened(for_child, _memory_file(marshal.dumps(message)))
@@ -86,63 +83,6 @@ def _command() -> list[str]:
     if not _SCRIPT.is_file():
         raise no_trampoline(f"{_SCRIPT} is not a file")
     return [sys.executable, "-I", "-S", str(_SCRIPT)]
-
-
-def _take_identity(left: dict[str, Any]) -> dict[str, Any]:
-    """Move user, group and extra_groups out of the options, as ids, into the request.
-
-    So the interpreter itself starts as the caller, whose files it may be alone in reading. What
-    Popen would refuse stays where it is, and Popen refuses it. With a preexec_fn, which runs
-    after the change of identity, Popen does both.
-    """
-    if left.get("preexec_fn") is not None:
-        return dict(_SAME_IDENTITY)
-    groups = left.get("extra_groups")
-    if groups is not None and not isinstance(groups, str):
-        groups = left["extra_groups"] = [_group_id(group) for group in groups]
-    gid, uid = _group_id(left.get("group")), _user_id(left.get("user"))
-    if not all(_is_id(i) for i in (gid, uid, *(groups or ())) if i is not None):
-        return dict(_SAME_IDENTITY)
-    for name in _IDENTITY:
-        left.pop(name, None)
-    return {"groups": groups, "gid": gid, "uid": uid}
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and 0 <= value < _NO_ID
-
-
-def _group_id(group: Any) -> Any:
-    if isinstance(group, str):
-        import grp
-
-        return grp.getgrnam(group).gr_gid
-    return group
-
-
-def _user_id(user: Any) -> Any:
-    if isinstance(user, str):
-        import pwd
-
-        return pwd.getpwnam(user).pw_uid
-    return user
-
-
-def _environ(
-    request: ExecRequest, env: Mapping[Any, Any] | None
-) -> tuple[dict[bytes, bytes] | None, Mapping[Any, Any] | None]:
-    """Split into (what the trampoline gives the command, what Popen gives the trampoline).
-
-    The trampoline runs with our own environ, which is known to start a Python. execve in Python
-    takes neither an empty name nor a name twice: with those, Popen says what is allowed, and the
-    command's environ is the trampoline's own.
-    """
-    if request.env is None:
-        return None, None
-    entries = dict(entry.split(b"=", 1) for entry in request.env)
-    if b"" in entries or len(entries) != len(request.env):
-        return None, env
-    return entries, None
 
 
 def _open_procs(cgroup_path: str, cgroup_fd: int) -> int:
@@ -205,18 +145,6 @@ def _inheritable() -> list[int]:
             # Closed meanwhile: the directory's own, or another thread's.
             continue
     return found
-
-
-def _stay_ignored(restore_signals: bool) -> list[int]:
-    """Of the signals that every Python ignores, those that the command must go on ignoring."""
-    if restore_signals:
-        return []
-    mask = 0
-    with Path("/proc/self/status").open() as status:
-        for line in status:
-            if line.startswith("SigIgn:"):
-                mask = int(line.split()[1], 16)
-    return [int(s) for s in (signal.SIGPIPE, signal.SIGXFSZ) if mask >> (s - 1) & 1]
 
 
 def _popen(command: list[str], options: dict[str, Any]) -> subprocess.Popen[Any]:

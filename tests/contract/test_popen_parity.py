@@ -24,7 +24,8 @@ from typing import Any
 
 import pytest
 
-from cgmem_backends.placed_popen import Destination, NotHonoured, PlacedPopen
+from cgmem_backends.execute_child import NotHonoured
+from cgmem_backends.placed_popen import Destination, PlacedPopen
 from cgmem_backends.placement import load_library
 from cgmem_backends.spawn_attr import SpawnLibrary
 from cgmem_backends.trampoline_start import start_by_trampoline
@@ -310,8 +311,13 @@ def test_files_as_standard_streams(start: Start, stage: Path) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*preexec_fn:DeprecationWarning")
-def test_another_identity(start: Start, stage: Path, options: dict[str, Any]) -> None:
-    """User, group and extra groups are those asked for."""
+def test_another_identity(
+    start: Start, stage: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """User, group and extra groups are those asked for, in the C locale too."""
+    monkeypatch.delenv("LC_ALL", raising=False)
+    monkeypatch.delenv("LC_CTYPE", raising=False)
+    monkeypatch.setenv("LANG", "C")
     _compare(start, stage, options)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem_backends.placed_popen import (
+from cgmem_backends.execute_child import (
     MAX_GAPS,
     ExecuteChild,
     NotHonoured,

@@ -284,6 +284,20 @@ def test_somebody_keeps_entering(build: Build, monkeypatch: pytest.MonkeyPatch) 
         subtree.claim(host(fake))
 
 
+def test_a_stranger_that_enters_late_is_not_moved(build: Build) -> None:
+    """Who comes in after the check is in the way, and not ours to move."""
+    fake = build()
+
+    def while_somebody_enters(path: Path) -> None:
+        fake.mkdir(path)
+        fake.enter("job", STRANGER)
+
+    with pytest.raises(BackendUnavailable, match="others keep entering"):
+        subtree.claim(host(fake)._replace(mkdir=while_somebody_enters))
+
+    assert fake.get("job", kf.PROCS) == str(STRANGER)
+
+
 def test_a_process_that_ends_while_it_is_moved(build: Build) -> None:
     """ESRCH is no failure."""
     fake = build()

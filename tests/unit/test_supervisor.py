@@ -569,6 +569,8 @@ def run_script(tmp_path: Path, script: str) -> subprocess.CompletedProcess[str]:
 def test_fork_in_the_host(tmp_path: Path) -> None:
     """A forked child ends without touching its parent's subprocess, and can supervise its own."""
     script = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads, Python 3.12
 p = cgmem.spawn(["sleep", "3600"], subprocess_id="one", **how)
 if (pid := os.fork()) == 0:
     assert p.poll() in (None, 0)
