@@ -593,7 +593,7 @@ def test_an_identity_that_may_not_be_taken(start: Start) -> None:
         assert failure == _failure(subprocess.Popen, ["true"], {"user": 0})
 
 
-@pytest.mark.parametrize("left", range(0, 16, 3))
+@pytest.mark.parametrize("left", range(0, 12, 2))
 def test_few_descriptors_left(start: Start, left: int) -> None:
     """Near the descriptor limit a start works or fails with EMFILE, and leaks nothing."""
     before = _open_descriptors()
@@ -601,7 +601,8 @@ def test_few_descriptors_left(start: Start, left: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1 + left, hard))
     try:
-        with start(["true"], stdin=subprocess.PIPE, stdout=subprocess.PIPE):
+        # One pipe: Popen itself leaks the first if there is none left for the second.
+        with start(["true"], stdout=subprocess.PIPE):
             pass
     except OSError as error:
         if error.errno != errno.EMFILE:

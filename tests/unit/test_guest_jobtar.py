@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cgmem_guest.jobtar import Cargo, environment, job_script, write_job_tar
+from cgmem_guest.jobtar import Cargo, environment, interrupt_at, job_script, write_job_tar
 from cgmem_guest.recipe import GUESTS
 from cgmem_guest.tree import copy_tree, project_files, wheel_key
 
@@ -27,6 +27,7 @@ def cargo(tmp_path: Path) -> Cargo:
         command=["sh", "-c", "echo 'it is'"],
         user=False,
         thp="never",
+        timeout=600.0,
         src=tmp_path / "src",
         project=tmp_path / "project",
         shared=tmp_path / "shared",
@@ -168,3 +169,9 @@ def test_wheel_key_ignores_what_no_wheel_holds(tmp_path: Path) -> None:
 
     assert after_test == key
     assert wheel_key(tmp_path) != key
+
+
+def test_job_is_interrupted_in_time() -> None:
+    """The job gets its chance to end by itself before the guest is stopped, never at once."""
+    assert interrupt_at(1800.0) == 1710.0
+    assert interrupt_at(60.0) == 45.0

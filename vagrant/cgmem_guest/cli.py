@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     test.add_argument("--matrix", action="store_true", help="guests x swap x huge pages")
     test.add_argument("--parallel", type=int, default=2, metavar="N", help="guests at a time (2)")
-    _common(test, timeout=900.0)
+    _common(test, timeout=1800.0)
     build = actions.add_parser("build", help="build missing images")
     build.add_argument("guests", nargs="*", metavar="GUEST", help=f"of {', '.join(GUESTS)}")
     return parser

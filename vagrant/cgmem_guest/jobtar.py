@@ -24,6 +24,7 @@ class Cargo:
     command: Sequence[str]
     user: bool
     thp: str | None
+    timeout: float
     src: Path
     project: Path | None
     shared: Path | None
@@ -57,8 +58,23 @@ def environment(cargo: Cargo) -> dict[str, str]:
 def job_script(command: Sequence[str], variables: Mapping[str, str]) -> str:
     """Return the script that becomes `command`; exec, so that no parent of ours remains."""
     exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    lines = ["#!/bin/sh", *exports, "cd /job/src || exit 125", f"exec {shlex.join(command)}"]
+    lines = [
+        "#!/bin/sh",
+        *exports,
+        "cd /job/src || exit 125",
+        "echo $$ > /job/pid",
+        f"exec {shlex.join(command)}",
+    ]
     return "\n".join(lines) + "\n"
+
+
+def interrupt_at(timeout: float) -> float:
+    """Return the guest's uptime in seconds at which its job gets SIGINT, to end by itself.
+
+    A job that hangs then still tells where (pytest ends with its report), which it could not when
+    the whole guest is stopped at `timeout`.
+    """
+    return timeout - min(90.0, timeout / 4)
 
 
 def write_job_tar(target: Path, cargo: Cargo) -> None:
@@ -75,6 +91,8 @@ def write_job_tar(target: Path, cargo: Cargo) -> None:
         _add_text(tar, "as-tester" if cargo.user else "as-root", "")
         if cargo.guest.init == "container":
             _add_text(tar, "contained", "")
+        _add_text(tar, "interrupt-at", f"{interrupt_at(cargo.timeout):.0f}")
+        _add_text(tar, "pid", "", mode=0o666)
         if cargo.thp:
             _add_text(tar, "thp", cargo.thp)
         _add_folder(tar, "results", owner)

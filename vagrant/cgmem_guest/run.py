@@ -130,6 +130,7 @@ def _cargo(job: Job, image: Image, stage: Path) -> Cargo:
         command=job.command,
         user=job.user,
         thp=job.thp,
+        timeout=job.timeout,
         src=stage,
         project=project,
         pytest_plugins=pytest_plugins(requirements(job.tree / "pyproject.toml")),
