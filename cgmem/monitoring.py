@@ -202,7 +202,7 @@ class SubprocessMemoryMonitor:
         if target is None:
             return self._supervisor.find(subprocess_id)
         known = self._supervisor.find(subprocess_id)
-        if known is not None and known.popen is not None and known.popen.pid == target:
+        if known is not None and known.pid == target:
             return known
         agent_type = info.get("agent_type")
         settings = self._supervisor.settings(self._arguments, agent_type)

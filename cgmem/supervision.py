@@ -7,43 +7,37 @@ where lines go (the sinks').
 
 from __future__ import annotations
 
-import os
-import select
 import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from subprocess import Popen
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from cgmem import judge
+from cgmem.conclusion import Seen, conclude
 from cgmem.contract import (
     Alert,
     Counters,
     EffectiveLimits,
     Level,
     Limits,
-    MemoryEvents,
-    Sample,
     Scope,
     SystemMemory,
-    Thresholds,
 )
 from cgmem.errors import CgmemError, ScopeVanished
-from cgmem.figures import Figures, add, finish
+from cgmem.main_process import READABLE, MainProcess
 from cgmem.outcome import Outcome
-from cgmem.pace import Look, next_look
+from cgmem.plan import Plan
 from cgmem.poller import Poller
-from cgmem.settings import Settings
-from cgmem.verdict import Ended, WhatWeDid, killed_at_own_limit, verdict
+from cgmem.verdict import WhatWeDid
+from cgmem.watch import Watch
 
 _RETRY_SECONDS = 0.02
 """How soon to look again whether the last process has gone, where no descriptor tells."""
 
 _LONGEST_RETRY_SECONDS = 1.0
-
-_NO_EVENTS = MemoryEvents()
 
 
 class Sinks(Protocol):
@@ -62,17 +56,6 @@ class Sinks(Protocol):
         """Read the machine's memory."""
 
 
-class Plan(NamedTuple):
-    """What is fixed when a supervision begins."""
-
-    settings: Settings
-    thresholds: Thresholds
-    limits: Limits
-    effective: EffectiveLimits
-    policy: judge.Policy
-    backend: str
-
-
 class Supervision:
     """One subprocess under supervision. Thread-safe; the poller and its owner both call it."""
 
@@ -89,29 +72,22 @@ class Supervision:
         self.plan = plan
         self.subprocess_id = scope.record.subprocess_id
         self.level: Level = "OK"
+        self.watch = Watch(scope, clock)
         self.warnings: list[str] = []
         self.outcome: Outcome | None = None
         self.ended = threading.Event()
-        self.popen: Popen[Any] | None = None
-        self.last_sample: Sample | None = None
         self._sinks = sinks
         self._poller = poller
         self._clock = clock
         self._lock = threading.RLock()
-        self._history = judge.History.start()
-        self._figures = Figures()
         self._awaits_empty = False
-        self._quiet = True
-        self._detail_above = judge.detail_above(plan.thresholds, plan.policy)
         self._started = clock()
-        self._exit_fd: int | None = None
-        self._pid: int | None = None
+        self._main: MainProcess | None = None
         self._what_we_did: WhatWeDid | None = None
         self._sigkill_needed = False
         self._kill_at: float | None = None
         self._timeout_at: float | None = None
         self._look_at: float | None = None
-        self._last_look: Look | None = None
         self._leftovers: tuple[int, ...] = ()
         self._stalls: list[dict[str, Any]] = []
         self._counters: Counters | None = None
@@ -119,7 +95,6 @@ class Supervision:
         self._sampling_failed = False
         self._warned: set[str] = set()
         self._forked_away = False
-        self._main_ended = False
 
     def __str__(self) -> str:
         return f"subprocess {self.subprocess_id}"
@@ -130,25 +105,29 @@ class Supervision:
         """Take over the started process (ours, or with `popen` None one that already runs)."""
         timeout = self.plan.settings.timeout_seconds
         with self._lock:
-            self.popen, self._pid = popen, pid
             if self.outcome is not None:  # let go of before it had begun
                 return
             self._started = self._clock()
-            self._exit_fd = _exit_descriptor(pid)
+            main = self._main = MainProcess(pid, popen)
             if timeout is not None:
                 self._timeout_at = self._started + timeout
             self._look(if_changed=False)
             wakes = self._wake_descriptors()
-            if self._exit_fd is not None:
-                wakes.append((self._exit_fd, 1))  # POLLIN: the process has ended
+            if main.exit_fd is not None:
+                wakes.append((main.exit_fd, READABLE))
             try:
                 self._poller.add(self, wakes)
             except OSError as error:  # fs.epoll.max_user_watches, ENOMEM
                 self._warn(f"no wake-ups, only ticks: {error}")
                 self._poller.remove(self)
-                self._close_exit_descriptor()
+                self._close_main()
                 self._poller.add(self, ())
             self._reschedule()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the main process, once it was started."""
+        return None if self._main is None else self._main.pid
 
     # --- what the poller calls
 
@@ -157,10 +136,10 @@ class Supervision:
         if self.outcome is not None:
             return
         with self._lock:
-            if self._exit_fd is None:
+            if self._only_ticks_tell():
                 self._has_ended()  # before the look: what is left is no size of its own
-            self._look(if_changed=self._quiet)
-        if self._exit_fd is None:
+            self._look(if_changed=self.watch.quiet)
+        if self._only_ticks_tell():
             self.settle()
 
     def woken(self, now: float) -> None:
@@ -180,7 +159,7 @@ class Supervision:
         with self._lock:
             if self.outcome is None:
                 self._look(if_changed=False)
-            return self._figures.end_mb, self.level
+            return self.watch.figures.end_mb, self.level
 
     def abort(self, why: WhatWeDid, grace_seconds: float | None = None) -> None:
         """End it: SIGTERM to every process, `grace_seconds`, then SIGKILL."""
@@ -228,12 +207,12 @@ class Supervision:
             effective = self.scope.set_limits(limits)
             self.plan = self.plan._replace(limits=limits, effective=effective)
             if self.plan.policy.kernel_limits:
-                self._brake_is(limits.high_bytes)
+                self.plan = self.plan.with_brake_at(limits.high_bytes)
             return effective
 
     def left(self) -> None:
         """The main process has been waited for; where no descriptor tells the poller, settle."""
-        if self._exit_fd is None:
+        if self._only_ticks_tell():
             self.settle()
 
     def settle(self) -> bool:
@@ -273,7 +252,7 @@ class Supervision:
         self._forked_away = True
         self._lock = threading.RLock()  # a thread that is not here may have held it
         self.scope.detach()
-        self._close_exit_descriptor()
+        self._close_main()
         self.ended.set()
 
     def _wake_descriptors(self) -> list[tuple[int, int]]:
@@ -285,41 +264,24 @@ class Supervision:
     # --- looking
 
     def _look(self, *, if_changed: bool) -> None:
-        began, self._look_at = self._clock(), None
+        self._look_at = None
         try:
-            sample = self.scope.sample(self._detail_above, if_changed=if_changed)
+            found = self.watch.look(self.plan, if_changed=if_changed, alive=self._alive())
         except ScopeVanished:
             return  # a normal end: settling finds it
         except (CgmemError, OSError) as error:
             self._tell_failure(error)
             return
         self._sampling_failed = False
-        if sample is None:
-            if self._last_look is not None:
-                now = self._clock()
-                self._set_pace(Look(now, self._last_look.judged_bytes, now - began))
-            return
-        self.last_sample = sample
-        if self._unremarkable(sample):
-            self._figures = add(self._figures, sample.current_bytes, alive=self._alive())
-            return
-        policy = self.plan.policy
-        judgement = judge.judge(
-            self.plan.thresholds, policy, self._history, sample, own_oom=self._own_oom(sample)
-        )
-        self._history = judgement.history
         if self._what_we_did is None:
-            self.level = judgement.level
-        # While a brake is released, time below the thresholds must be seen to pass.
-        self._quiet = self.level == "OK" and policy.high_bytes == self.plan.limits.high_bytes
-        judged = judge.judged_bytes(sample, policy.accounting)
-        self._figures = add(self._figures, judged, alive=self._alive())
-        if not policy.kernel_limits:
-            self._set_pace(Look(sample.at, judged, self._clock() - began))
-        for alert in judgement.alerts:
-            self._tell(alert, judgement.actions)
-        for action in judgement.actions:
-            self._act(action, sample)
+            self.level = self.watch.level
+        if found.again_in is not None:
+            self._look_at = self._clock() + found.again_in
+            self._reschedule()
+        for alert in found.alerts:
+            self._tell(alert, found.actions)
+        for action in found.actions:
+            self._act(action)
 
     def _tell_failure(self, error: Exception) -> None:
         # Once until it works again: the next look fails in the same way.
@@ -327,36 +289,8 @@ class Supervision:
             self._sampling_failed = True
             self._sinks_do(lambda: self._sinks.warn(f"{self}: can't be measured: {error}"))
 
-    def _unremarkable(self, sample: Sample) -> bool:
-        """Nothing for the judge: quiet so far, below every threshold, nobody killed."""
-        return (
-            self._quiet
-            and self._detail_above is not None
-            and sample.current_bytes <= self._detail_above
-            and (sample.events is None or not sample.events.oom_kill)
-            and self.plan.policy.kernel_limits
-        )
-
-    def _own_oom(self, sample: Sample) -> bool | None:
-        """Whether a kill just seen was at this scope's own limit, not at that of a nested one."""
-        killed = sample.events.oom_kill if sample.events else None
-        if not killed or killed == self._history.events.oom_kill:
-            return None
-        local = self._last_read().local_events
-        return None if local is None else bool(local.oom)
-
     def _alive(self) -> bool:
-        if self._main_ended:
-            return False
-        return self.popen is None or self.popen.returncode is None
-
-    def _set_pace(self, look: Look) -> None:
-        plan = self.plan
-        wait = next_look(
-            plan.thresholds, self._started, self._last_look, look, plan.settings.tick_seconds
-        )
-        self._last_look, self._look_at = look, look.at + wait
-        self._reschedule()
+        return self._main is None or not self._main.known_to_have_ended()
 
     def _tell(self, alert: Alert, actions: tuple[judge.Action, ...]) -> None:
         self.warnings.append(alert.message)
@@ -370,7 +304,7 @@ class Supervision:
             )
         self._sinks_do(lambda: self._sinks.alert(self, alert))
 
-    def _act(self, action: str, sample: Sample) -> None:
+    def _act(self, action: judge.Action) -> None:
         try:
             if action == "kill":
                 self.kill("hard_limit")
@@ -389,15 +323,11 @@ class Supervision:
 
     def _set_high(self, high_bytes: int | None) -> None:
         self.scope.set_limits(self.plan.limits._replace(high_bytes=high_bytes))
-        self._brake_is(high_bytes)
-
-    def _brake_is(self, high_bytes: int | None) -> None:
-        self.plan = self.plan._replace(policy=self.plan.policy._replace(high_bytes=high_bytes))
-        self._detail_above = judge.detail_above(self.plan.thresholds, self.plan.policy)
+        self.plan = self.plan.with_brake_at(high_bytes)
 
     def _lift_brake(self) -> None:
         if self.plan.policy.high_bytes is not None:
-            self._act("release", self.last_sample or Sample(0.0, 0, "cgroup"))
+            self._act("release")
 
     # --- ending it
 
@@ -429,19 +359,17 @@ class Supervision:
     # --- settling
 
     def _has_ended(self) -> bool:
-        if not self._main_ended:
-            if self.popen is not None:
-                self._main_ended = self.popen.poll() is not None
-            elif self._pid is not None:
-                self._main_ended = _gone(self._exit_fd, self._pid)
-        return self._main_ended
+        return self._main is not None and self._main.has_ended()
+
+    def _only_ticks_tell(self) -> bool:
+        return self._main is None or self._main.exit_fd is None
 
     def _last_read(self) -> Counters:
         try:
             return self.scope.counters()
         except (CgmemError, OSError) as error:
             self._warn(f"last read: {error}")
-            last = self.last_sample
+            last = self.watch.last_sample
             return Counters(last.events if last else None, cached=True)
 
     def _emptied(self) -> bool:
@@ -481,15 +409,17 @@ class Supervision:
             self.scope.detach()
         except (CgmemError, OSError) as error:
             self._warn(f"clean-up: {error}")
-        self._close_exit_descriptor()
-        outcome = self.outcome = self._make_outcome()
+        self._close_main()
+        outcome = self._make_outcome()
+        if outcome.cause == "hard_limit":
+            self.level = "ABORTED"
+        self.outcome = outcome
         self._sinks_do(lambda: self._sinks.ended(self, outcome))
         self.ended.set()
 
-    def _close_exit_descriptor(self) -> None:
-        if self._exit_fd is not None:
-            os.close(self._exit_fd)
-            self._exit_fd = None
+    def _close_main(self) -> None:
+        if self._main is not None:
+            self._main.close()
 
     def _warn(self, text: str) -> None:
         # Once: what is tried again every few milliseconds fails in the same way.
@@ -513,92 +443,28 @@ class Supervision:
             return SystemMemory(0, 0)
 
     def _make_outcome(self) -> Outcome:
-        counters = self._counters or Counters()
-        plan, record = self.plan, self.scope.record
-        memory = self._system_memory()
-        at_limit = plan.limits.max_bytes if killed_at_own_limit(counters) else None
-        totals = finish(
-            self._figures,
-            counters,
-            limit_reached=at_limit,
-            page_cache_counts=plan.policy.accounting == "current",
+        main = self._main
+        return conclude(
+            self.scope.record,
+            self.plan,
+            Seen(
+                pid=None if main is None else main.pid,
+                returncode=None if main is None else main.returncode(),
+                duration_seconds=self._clock() - self._started,
+                counters=self._counters or Counters(),
+                figures=self.watch.figures,
+                metric=self.watch.metric,
+                warnings=tuple(self.warnings),
+                stalls=tuple(self._stalls),
+                leftovers=self._leftovers,
+                what_we_did=self._what_we_did,
+                sigkill_needed=self._sigkill_needed,
+                system_memory=self._system_memory(),
+            ),
         )
-        ended = Ended(
-            returncode=self._returncode(),
-            counters=counters,
-            figures=totals,
-            limits=plan.limits,
-            what_we_did=self._what_we_did,
-            sigkill_needed=self._sigkill_needed,
-            swap_free_bytes=memory.swap_free_bytes,
-            kernel_limits=plan.policy.kernel_limits,
-        )
-        found = verdict(ended)
-        if found.cause == "hard_limit":
-            self.level = "ABORTED"
-        return Outcome(
-            subprocess_id=self.subprocess_id,
-            command=record.command,
-            pid=self._pid,
-            backend=plan.backend,
-            cause=found.cause,
-            exit_code=found.exit_code,
-            signal=found.signal,
-            message=found.message,
-            start_mb=totals.start_mb,
-            peak_mb=totals.peak_mb,
-            end_mb=totals.end_mb,
-            peak_charged_mb=totals.peak_charged_mb,
-            duration_seconds=round(self._clock() - self._started, 3),
-            warnings=tuple(self.warnings),
-            aborted=found.cause in ("hard_limit", "stalled", "aborted", "timeout"),
-            enforced=plan.effective.enforced,
-            limits=plan.effective,
-            events=counters.events or _NO_EVENTS,
-            counters_cached=counters.cached,
-            stalls=tuple(self._stalls),
-            leftovers=self._leftovers,
-            kept=bool(self._leftovers) and plan.settings.keep,
-            metric=self.last_sample.metric if self.last_sample else "cgroup",
-            system_memory=memory,
-            log_dir=record.log_dir,
-            sigkill_needed=self._sigkill_needed,
-        )
-
-    def _returncode(self) -> int | None:
-        # With SIGCHLD ignored the kernel reaps, and Popen makes 0 of a status nobody has.
-        if self.popen is None or signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-            return None
-        return self.popen.returncode
 
     def _pids(self) -> list[int]:
         try:
             return self.scope.pids()
         except (CgmemError, OSError):
             return []
-
-
-def _exit_descriptor(pid: int) -> int | None:
-    """A pidfd: it becomes readable when the process ends (Linux 5.3)."""
-    opener = getattr(os, "pidfd_open", None)
-    if opener is None:
-        return None
-    try:
-        return int(opener(pid))
-    except OSError:  # reaped by now, no descriptor left, an old kernel, a seccomp filter
-        return None
-
-
-def _gone(exit_fd: int | None, pid: int) -> bool:
-    """Whether a process that is not our child has ended."""
-    if exit_fd is not None:
-        waiter = select.poll()
-        waiter.register(exit_fd, 1)  # POLLIN
-        return bool(waiter.poll(0))
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from signal import SIGKILL
 from subprocess import Popen
 from typing import Any, NamedTuple
@@ -25,34 +24,26 @@ from cgmem.contract import (
     Scope,
     ScopeRecord,
     SystemMemory,
-    Thresholds,
 )
 from cgmem.errors import (
     CgmemError,
     EnforcementError,
     InsufficientMemory,
-    InvalidIdError,
     ScopeVanished,
 )
-from cgmem.ids import check_id, new_id
-from cgmem.judge import Policy
-from cgmem.logs.directory import ENVIRONMENT_VARIABLE as LOG_DIR_VARIABLE
-from cgmem.logs.directory import resolve_log_dir
-from cgmem.logs.lines import alert_line, stats_line
+from cgmem.journal import Journal
 from cgmem.logs.memory_logs import MemoryLogs
 from cgmem.outcome import Outcome
+from cgmem.plan import Plan, limits_of, observing_plan_of, plan_of
 from cgmem.poller import Poller
 from cgmem.process import MonitoredProcess
+from cgmem.registry import Registry
 from cgmem.settings import Settings, resolve
-from cgmem.supervision import Plan, Supervision
-from cgmem.system_monitor import MemoryMonitor, WriterLock
+from cgmem.supervision import Supervision
 from cgmem.unsupervised import Unsupervised
 
 MEMORY_FRESH_SECONDS = 0.5
 """How old the machine's numbers may be: hundreds of subprocesses can start in a second."""
-
-MONITOR_SECONDS = 10.0
-"""How often the machine's level is looked at. Reading /proc/meminfo costs as much as ten scopes."""
 
 OnAlert = Callable[[str, Alert], Any]
 """Called with the subprocess id and the alert."""
@@ -85,31 +76,26 @@ class Supervisor:
         self._resolve = resolve_settings
         self._tell = warn or _log_warning
         self._clock = clock
+        self._journal = Journal(self.system_memory, self._warn)
         self._begin_empty()
         _supervisors.add(self)
 
     def _begin_empty(self) -> None:
         self._lock = threading.Lock()
-        self._live: dict[str, Supervision] = {}
-        self._starting: set[str] = set()
+        self._registry = Registry()
         self._hooks: dict[str, Hooks] = {}
-        self._logs: dict[str, MemoryLogs] = {}
-        self._log_dirs: dict[tuple[str | None, str | None, str], str] = {}
         self._choices: dict[tuple[str, bool], selector.Choice] = {}
         self._memory: tuple[float, SystemMemory] | None = None
-        self._monitor: MemoryMonitor | None = None
-        self._monitor_at = 0.0
-        self._writer_lock: WriterLock | None = None
         self._callbacks = Callbacks(self._warn)
         self._poller: Poller | None = None
         self._start_ticks: tuple[int, int] | None = None
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what was supervised is the parent process's, and so are the threads."""
-        live, poller, logs = self._live, self._poller, self._logs
+        live, poller = self._registry.live(), self._poller
         self._begin_empty()
-        self._logs = logs  # they know themselves what to do after a fork
-        for supervision in tuple(live.values()):
+        self._journal.after_fork_in_child()
+        for supervision in live:
             supervision.after_fork_in_child()
         if poller is not None:
             poller.after_fork_in_child()
@@ -156,12 +142,12 @@ class Supervisor:
         self._check_memory(settings)
         chosen = self.choice(settings)
         self.poller()  # what can fail fails before there is a child
-        subprocess_id = self._take_id(subprocess_id, agent_type or _program(args))
+        subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
         try:
             record = self._record(subprocess_id, agent_type, args, settings)
             scope, popen, plan = self._start(chosen, record, settings, args, popen_options)
         except BaseException:
-            self._release_id(subprocess_id)
+            self._registry.release(subprocess_id)
             raise
         if hooks.on_start is not None:
             hooks.on_start()
@@ -188,17 +174,14 @@ class Supervisor:
 
         Raises `ProcessLookupError`, `ConfigurationError`, `InvalidIdError`.
         """
-        subprocess_id = self._take_id(subprocess_id, agent_type or "pid")
+        subprocess_id = self._registry.take(subprocess_id, agent_type or "pid")
         try:
             observer = selector.load_observer()
             record = self._record(subprocess_id, agent_type, [f"pid {pid}"], settings)
             scope = observer.observe(record, pid)
-            # What it leaves behind was not started under a budget of ours: it stays.
-            settings = settings._replace(keep=True)
-            limits = Limits(max_bytes=_limits(settings).max_bytes, swap_max_bytes=None)
-            plan = _plan(settings, limits, _nothing_enforced(settings), observer.name, False)
+            plan = observing_plan_of(settings, observer.name)
         except BaseException:
-            self._release_id(subprocess_id)
+            self._registry.release(subprocess_id)
             raise
         supervision = self._supervise(scope, plan, hooks)
         supervision.begin(pid, None)
@@ -206,26 +189,19 @@ class Supervisor:
 
     def find(self, subprocess_id: str) -> Supervision | None:
         """The live supervision with this id."""
-        return self._live.get(subprocess_id)
+        return self._registry.find(subprocess_id)
 
     def live(self) -> list[Supervision]:
         """Every live supervision of this process, in the order of their starts."""
-        return list(self._live.values())
+        return self._registry.live()
 
     def may_start(self, need_bytes: int = preflight.NEED_BYTES) -> tuple[bool, str]:
         """The pre-flight check (spec, "Pre-flight Checks")."""
         return preflight.can_create(self.system_memory(), need_bytes)
 
     def logs(self, settings: Settings) -> MemoryLogs:
-        """The log files of these settings' directory."""
-        key = settings.log_dir, os.environ.get(LOG_DIR_VARIABLE), _cwd()
-        with self._lock:
-            directory = self._log_dirs.get(key)
-            if directory is None:
-                found = resolve_log_dir(settings.log_dir, environ=os.environ, cwd=key[2])
-                directory = self._log_dirs[key] = str(found)
-                self._logs.setdefault(directory, MemoryLogs(found, self._warn))
-            return self._logs[directory]
+        """The log files of these settings' directory. Raises `ConfigurationError`."""
+        return self._journal.logs(settings.log_dir)
 
     def close(self, callbacks_timeout: float = 1.0) -> None:
         """End supervision: settle what has ended, let go of what lives, write what waits."""
@@ -236,27 +212,17 @@ class Supervisor:
             self._poller.stop()
             self._poller = None
         self._callbacks.close(callbacks_timeout)
-        for logs in tuple(self._logs.values()):
-            logs.close()
-        if self._writer_lock is not None:
-            self._writer_lock.release()
-            self._writer_lock = self._monitor = None
+        self._journal.close()
 
     # --- Sinks: what supervisions report
 
     def alert(self, supervision: Supervision, alert: Alert) -> None:
         """Log an alert and call the caller's `on_alert`."""
-        self._log(
-            supervision,
-            lambda logs: logs.alert(
-                alert_line(
-                    alert,
-                    now=time.time(),
-                    subprocess_id=supervision.subprocess_id,
-                    system_memory=self.system_memory(),
-                    backend=supervision.plan.backend,
-                )
-            ),
+        self._journal.alert(
+            supervision.scope.record.log_dir,
+            supervision.subprocess_id,
+            alert,
+            supervision.plan.backend,
         )
         hook = self._hooks.get(supervision.subprocess_id, Hooks()).on_alert
         if hook is not None:
@@ -264,10 +230,9 @@ class Supervisor:
 
     def ended(self, supervision: Supervision, outcome: Outcome) -> None:
         """Log the statistics, forget the subprocess and call the caller's `on_end`."""
-        self._log(supervision, lambda logs: logs.stats(_stats(outcome)))
-        with self._lock:
-            self._live.pop(supervision.subprocess_id, None)
-            hook = self._hooks.pop(supervision.subprocess_id, Hooks()).on_end
+        self._journal.ended(outcome)
+        self._registry.leave(supervision)
+        hook = self._hooks.pop(supervision.subprocess_id, Hooks()).on_end
         if hook is not None:
             self._callbacks.call(hook, outcome)
 
@@ -299,8 +264,8 @@ class Supervisor:
         subprocess_id: str | None,
         agent_type: str | None,
     ) -> MonitoredProcess:
-        subprocess_id = self._take_id(subprocess_id, agent_type or _program(args))
-        self._release_id(subprocess_id)
+        subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
+        self._registry.release(subprocess_id)
         popen = Popen(args, **popen_options)
         return MonitoredProcess(popen, Unsupervised(subprocess_id, _words(args), popen))
 
@@ -313,27 +278,6 @@ class Supervisor:
         if settings.enforcement == "required":
             raise InsufficientMemory(message, hint="free memory, lower --max, or --no-preflight")
         self._warn(message)
-
-    def _take_id(self, subprocess_id: str | None, prefix: str) -> str:
-        if subprocess_id is None:
-            subprocess_id = new_id(prefix)
-        else:
-            check_id(subprocess_id, source="subprocess_id")
-            before = self._live.get(subprocess_id)
-            if before is not None:  # it may have ended without the poller knowing yet
-                before.settle()
-        with self._lock:
-            if subprocess_id in self._live or subprocess_id in self._starting:
-                raise InvalidIdError(
-                    f"subprocess id {subprocess_id!r} belongs to a live subprocess",
-                    hint="choose another id, or none to get a fresh one",
-                )
-            self._starting.add(subprocess_id)
-            return subprocess_id
-
-    def _release_id(self, subprocess_id: str) -> None:
-        with self._lock:
-            self._starting.discard(subprocess_id)
 
     def _record(
         self, subprocess_id: str, agent_type: str | None, args: Any, settings: Settings
@@ -359,7 +303,7 @@ class Supervisor:
         args: Any,
         popen_options: Mapping[str, Any],
     ) -> tuple[Scope, Any, Plan]:
-        limits = _limits(settings)
+        limits = limits_of(settings)
         for attempt in (1, 2):
             scope, effective = chosen.backend.open_scope(record, limits)
             try:
@@ -382,7 +326,7 @@ class Supervisor:
                 f" {limits.max_bytes} bytes (it has {effective.max_bytes}): polled instead"
             )
             kernel = False
-        return scope, popen, _plan(settings, limits, effective, chosen.backend.name, kernel)
+        return scope, popen, plan_of(settings, effective, chosen.backend.name, kernel_limits=kernel)
 
     def _check_enforced(
         self, settings: Settings, limits: Limits, effective: EffectiveLimits
@@ -398,11 +342,9 @@ class Supervisor:
 
     def _supervise(self, scope: Scope, plan: Plan, hooks: Hooks) -> Supervision:
         supervision = Supervision(scope, plan, self, self.poller(), clock=self._clock)
-        with self._lock:
-            self._starting.discard(supervision.subprocess_id)
-            self._live[supervision.subprocess_id] = supervision
-            if hooks != Hooks():
-                self._hooks[supervision.subprocess_id] = hooks
+        if hooks != Hooks():
+            self._hooks[supervision.subprocess_id] = hooks
+        self._registry.enter(supervision)
         return supervision
 
     def poller(self) -> Poller:
@@ -411,33 +353,11 @@ class Supervisor:
             if self._poller is None:
                 tick = self._resolve(self._arguments, total_bytes=self._effective_total)
                 self._poller = Poller(
-                    tick.tick_seconds, warn=self._warn, after_tick=self._after_tick
+                    tick.tick_seconds, warn=self._warn, after_tick=self._journal.tick
                 )
             return self._poller
 
     # --- the rest
-
-    def _after_tick(self, now: float) -> None:
-        for logs in tuple(self._logs.values()):
-            logs.flush()
-        if self._monitor is None and self._logs:
-            self._writer_lock = WriterLock(_monitor_lock())
-            self._monitor = MemoryMonitor(
-                self.system_memory,
-                logs=next(iter(self._logs.values())),
-                may_write=self._writer_lock.held,
-            )
-        if self._monitor is not None and now >= self._monitor_at:
-            self._monitor_at = now + MONITOR_SECONDS
-            self._monitor.tick(now)
-
-    def _log(self, supervision: Supervision, write: Callable[[MemoryLogs], None]) -> None:
-        logs = self._logs.get(supervision.scope.record.log_dir or "")
-        if logs is not None:
-            try:
-                write(logs)
-            except (CgmemError, OSError, ValueError) as error:
-                self._warn(f"{supervision}: log: {error}")
 
     def _effective_total(self) -> int:
         memory = self.system_memory()
@@ -448,64 +368,6 @@ class Supervisor:
         if self._start_ticks is None or self._start_ticks[0] != pid:
             self._start_ticks = pid, selector.process_start(pid) or 0
         return self._start_ticks[1]
-
-
-def _limits(settings: Settings) -> Limits:
-    if settings.enforcement == "off":
-        return Limits(swap_max_bytes=None, oom_group=False)
-    return Limits(
-        high_bytes=settings.critical_bytes,
-        max_bytes=settings.max_bytes if settings.abort_on_memory_limit else None,
-        swap_max_bytes=settings.swap_max_bytes,
-        oom_group=settings.oom_group,
-    )
-
-
-def _plan(
-    settings: Settings,
-    limits: Limits,
-    effective: EffectiveLimits,
-    backend: str,
-    kernel_limits: bool,
-) -> Plan:
-    return Plan(
-        settings=settings,
-        thresholds=Thresholds(settings.warning_bytes, settings.critical_bytes, settings.max_bytes),
-        limits=limits,
-        effective=effective,
-        policy=Policy(
-            accounting=settings.accounting,
-            on_stall=settings.on_stall,
-            stall_after_seconds=settings.stall_after_seconds,
-            kernel_limits=kernel_limits,
-            high_bytes=limits.high_bytes if kernel_limits else None,
-            enforcement=settings.enforcement,
-            abort_on_memory_limit=settings.abort_on_memory_limit,
-            tick_seconds=settings.tick_seconds,
-        ),
-        backend=backend,
-    )
-
-
-def _nothing_enforced(settings: Settings) -> EffectiveLimits:
-    return EffectiveLimits(None, None, None, settings.max_bytes, "observed", enforced=False)
-
-
-def _stats(outcome: Outcome) -> dict[str, Any]:
-    ours = outcome.as_json()
-    for key in ("subprocess_id", "start_mb", "peak_mb", "end_mb", "duration_seconds"):
-        del ours[key]
-    return stats_line(
-        outcome.subprocess_id,
-        now=time.time(),
-        start_mb=outcome.start_mb,
-        peak_mb=outcome.peak_mb,
-        end_mb=outcome.end_mb,
-        duration_seconds=outcome.duration_seconds,
-        warnings=ours.pop("warnings"),
-        aborted=ours.pop("aborted"),
-        outcome=ours,
-    )
 
 
 def _discard(scope: Scope) -> None:
@@ -526,20 +388,6 @@ def _words(args: Any) -> tuple[str, ...]:
     if isinstance(args, (str, bytes, os.PathLike)):
         args = [args]
     return tuple(os.fsdecode(word) for word in args)
-
-
-def _cwd() -> str:
-    try:
-        return os.getcwd()  # noqa: PTH109  (a Path is not needed)
-    except FileNotFoundError:
-        return "/"
-
-
-def _monitor_lock() -> Path:
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    # No directory between: one that is made on the way would be open to others.
-    directory = f"{runtime}/cgmem" if runtime else f"/tmp/cgmem-{os.geteuid()}"  # noqa: S108  (0700)
-    return Path(directory, "monitor")
 
 
 def _log_warning(text: str) -> None:

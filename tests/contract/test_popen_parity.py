@@ -300,25 +300,27 @@ def test_files_as_standard_streams(start: Start, stage: Path) -> None:
     assert found == expected
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change identity")
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"user": NOBODY},
-        {"group": NOBODY},
-        {"user": "nobody", "group": "nogroup", "extra_groups": ["tty", 7]},
-        {"group": NOBODY, "extra_groups": [], "preexec_fn": os.setsid},
-    ],
-)
-@pytest.mark.filterwarnings("ignore:.*preexec_fn:DeprecationWarning")
-def test_another_identity(
-    start: Start, stage: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
-) -> None:
-    """User, group and extra groups are those asked for, in the C locale too."""
-    monkeypatch.delenv("LC_ALL", raising=False)
-    monkeypatch.delenv("LC_CTYPE", raising=False)
-    monkeypatch.setenv("LANG", "C")
-    _compare(start, stage, options)
+if os.geteuid() == 0:
+    # Only root can change identity.
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"user": NOBODY},
+            {"group": NOBODY},
+            {"user": "nobody", "group": "nogroup", "extra_groups": ["tty", 7]},
+            {"group": NOBODY, "extra_groups": [], "preexec_fn": os.setsid},
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:.*preexec_fn:DeprecationWarning")
+    def test_another_identity(
+        start: Start, stage: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    ) -> None:
+        """User, group and extra groups are those asked for, in the C locale too."""
+        monkeypatch.delenv("LC_ALL", raising=False)
+        monkeypatch.delenv("LC_CTYPE", raising=False)
+        monkeypatch.setenv("LANG", "C")
+        _compare(start, stage, options)
 
 
 def _open_descriptors() -> set[str]:
@@ -576,21 +578,21 @@ def test_failures(start: Start, files: Path, name: str) -> None:
     assert failure == _failure(subprocess.Popen, args, options)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any directory")
-def test_a_cwd_that_may_not_be_entered(start: Start, tmp_path: Path) -> None:
-    """A directory without search permission is refused in its own name."""
-    (tmp_path / "closed").mkdir(mode=0)
-    options = {"cwd": tmp_path / "closed"}
+if os.geteuid() != 0:
+    # Root may enter any directory and become anybody.
 
-    assert _failure(start, ["true"], options) == _failure(subprocess.Popen, ["true"], options)
+    def test_a_cwd_that_may_not_be_entered(start: Start, tmp_path: Path) -> None:
+        """A directory without search permission is refused in its own name."""
+        (tmp_path / "closed").mkdir(mode=0)
+        options = {"cwd": tmp_path / "closed"}
 
+        assert _failure(start, ["true"], options) == _failure(subprocess.Popen, ["true"], options)
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may become anybody")
-def test_an_identity_that_may_not_be_taken(start: Start) -> None:
-    """Without privilege, another user is refused as by Popen."""
-    failure = _failure(start, ["true"], {"user": 0})
-    if failure[0] is not NotHonoured:
-        assert failure == _failure(subprocess.Popen, ["true"], {"user": 0})
+    def test_an_identity_that_may_not_be_taken(start: Start) -> None:
+        """Without privilege, another user is refused as by Popen."""
+        failure = _failure(start, ["true"], {"user": 0})
+        if failure[0] is not NotHonoured:
+            assert failure == _failure(subprocess.Popen, ["true"], {"user": 0})
 
 
 @pytest.mark.parametrize("left", range(0, 12, 2))
@@ -615,15 +617,17 @@ def test_few_descriptors_left(start: Start, left: int) -> None:
     assert _open_descriptors() == before
 
 
-@pytest.mark.skipif("CGMEM_IN_GUEST" in os.environ, reason="a real cgroup.procs lists pids")
-def test_the_trampoline_enters_the_cgroup(cgroup_path: Path) -> None:
-    """The trampoline writes `0`, which is the writer itself, to cgroup.procs, once."""
-    descriptor = os.open(cgroup_path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with _by_trampoline(str(cgroup_path), descriptor)(["true"]) as process:
-            pass
-    finally:
-        os.close(descriptor)
+if "CGMEM_IN_GUEST" not in os.environ:
+    # A real cgroup.procs lists processes.
 
-    assert process.returncode == 0
-    assert (cgroup_path / "cgroup.procs").read_bytes() == b"0"
+    def test_the_trampoline_enters_the_cgroup(cgroup_path: Path) -> None:
+        """The trampoline writes `0`, which is the writer itself, to cgroup.procs, once."""
+        descriptor = os.open(cgroup_path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with _by_trampoline(str(cgroup_path), descriptor)(["true"]) as process:
+                pass
+        finally:
+            os.close(descriptor)
+
+        assert process.returncode == 0
+        assert (cgroup_path / "cgroup.procs").read_bytes() == b"0"

@@ -33,9 +33,10 @@ from cgmem.contract import (
 from cgmem.errors import ScopeVanished
 from cgmem.judge import Policy
 from cgmem.outcome import Outcome
+from cgmem.plan import Plan
 from cgmem.poller import Poller
 from cgmem.settings import resolve
-from cgmem.supervision import Plan, Sinks, Supervision
+from cgmem.supervision import Sinks, Supervision
 from cgmem.wakeups import Wakeups
 
 NOBODY = 2**22 + 7

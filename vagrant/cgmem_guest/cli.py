@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from .cache import cache_root
 from .errors import GuestError
-from .image import ensure_image
+from .image import ensure_images
 from .recipe import GUESTS
 from .report import say
 from .run import Job, run_job, size_bytes
@@ -26,20 +26,24 @@ TREE = Path(__file__).resolve().parents[2]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: the job's, or 125 when the guest failed."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         status = {"run": _run, "build": _build, "test": _test}[options.action](options)
     except GuestError as err:
         say(str(err))
         status = GUEST_FAILED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as stopped:
         say("stopped")
-        status = 128 + signal.SIGINT
+        status = 128 + (signal.SIGINT if isinstance(stopped, KeyboardInterrupt) else signal.SIGTERM)
     return status
 
 
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+class Terminated(BaseException):
+    """SIGTERM came; like KeyboardInterrupt, not for `except Exception`."""
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    raise Terminated
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -180,6 +184,6 @@ def _build(options: argparse.Namespace) -> int:
     unknown = sorted(set(options.guests) - set(GUESTS))
     if unknown:
         raise GuestError(f"no such guest: {', '.join(unknown)}; there are {', '.join(GUESTS)}")
-    for release in {GUESTS[name].release for name in options.guests or GUESTS}:
-        print(ensure_image(release).folder)
+    for image in ensure_images(options.guests or GUESTS):
+        print(image.folder)
     return 0

@@ -1,7 +1,11 @@
-"""The one error of this package: something outside the guest's job went wrong."""
+"""The errors of this package: something outside the guest's job went wrong."""
 
 from __future__ import annotations
 
 
 class GuestError(Exception):
     """A guest could not be built, booted or read; the message says what to do next."""
+
+
+class GuestStopped(GuestError):
+    """A guest was stopped because the user asked for it; there is nothing to look into."""

@@ -6,12 +6,14 @@ import os
 import shlex
 import shutil
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import apt, host
 from .cache import build_once, cache_root, prune
-from .recipe import Recipe, Release
+from .recipe import GUESTS, Recipe, Release
 from .report import say
 
 MKE2FS = ("mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0")
@@ -72,6 +74,13 @@ def ensure_image(release: Release) -> Image:
     build_once(target, lambda work: _build(recipe, work))
     prune(folder, f"{release.name}-*", keep=target, older_than_days=0)
     return Image(target, release)
+
+
+def ensure_images(guests: Iterable[str]) -> list[Image]:
+    """Have the images of all these guests; those of different releases are built side by side."""
+    releases = sorted({GUESTS[guest].release for guest in guests}, key=lambda one: one.name)
+    with ThreadPoolExecutor(len(releases)) as pool:
+        return list(pool.map(ensure_image, releases))
 
 
 def _build(recipe: Recipe, work: Path) -> None:

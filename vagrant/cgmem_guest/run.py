@@ -14,7 +14,7 @@ from pathlib import Path
 from . import host
 from .cache import cache_root, prune
 from .deps import compile_site, ensure_deps, ensure_project, pytest_plugins, requirements
-from .errors import GuestError
+from .errors import GuestError, GuestStopped
 from .image import Image, ensure_image
 from .jobtar import Cargo, write_job_tar
 from .machine import Run, Sink
@@ -144,6 +144,8 @@ def _carry_out(run: Run, job: Job, folder: Path) -> Results:
     try:
         run.to_the_end()
         results = read_results(folder / "results.disk", job.results)
+    except GuestStopped:
+        raise
     except GuestError as err:
         tail = host.last_lines(console, 30)
         trouble = first_trouble(console)
@@ -151,12 +153,20 @@ def _carry_out(run: Run, job: Job, folder: Path) -> Results:
             f"{job.guest.name}: {err}{trouble}\nlast lines of the console:\n{tail}\n"
             f"the whole console log: {console}"
         ) from err
+    finally:
+        _keep_logs(folder, job.results)
     run.sink(not_yet_shown(results.output, (folder / "live.log").read_bytes()))
     run.sink(b"")
     if job.results:
-        shutil.copyfile(console, job.results / "console.log")
         (job.results / "output.log").write_bytes(results.output)
     return results
+
+
+def _keep_logs(folder: Path, results: Path | None) -> None:
+    """Copy what is known by now to the results, also when the guest failed."""
+    for name, kept_as in (("console.log", "console.log"), ("live.log", "output.log")):
+        if results and (folder / name).exists():
+            shutil.copyfile(folder / name, results / kept_as)
 
 
 def first_trouble(console: Path) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import GuestError
-from .image import Image, ensure_image
+from .image import ensure_images
 from .junit import Counts, complaint, read_counts
 from .qemu import choose_accelerator
 from .recipe import GUESTS
@@ -84,7 +84,7 @@ def run_suite(template: Job, matrix: bool, parallel: int, results: Path) -> bool
     """
     began = time.monotonic()
     todo = cases(matrix)
-    images = _ensure_images(sorted({case[0] for case in todo}))
+    images = ensure_images([case[0] for case in todo])
     template = replace(
         template,
         command=[*PYTEST, *template.command],
@@ -103,13 +103,6 @@ def run_suite(template: Job, matrix: bool, parallel: int, results: Path) -> bool
     return not any(verdict.complaint for verdict in verdicts)
 
 
-def _ensure_images(guests: Sequence[str]) -> list[Image]:
-    """Have all images; those of different releases are built side by side."""
-    releases = sorted({GUESTS[guest].release for guest in guests}, key=lambda one: one.name)
-    with ThreadPoolExecutor(len(releases)) as pool:
-        return list(pool.map(ensure_image, releases))
-
-
 def _run_case(template: Job, case: Case, results: Path, stop: threading.Event) -> Verdict:
     guest, swap, thp = case
     folder = results / label(case)
@@ -121,7 +114,8 @@ def _run_case(template: Job, case: Case, results: Path, stop: threading.Event) -
     try:
         finished = run_job(job, LinePrinter(guest), stop)
     except GuestError as err:
-        return Verdict(label(case), None, None, str(err))
+        say(f"{label(case)}: {err}")
+        return Verdict(label(case), None, None, str(err).splitlines()[0])
     counts = read_counts(report)
     return Verdict(label(case), counts, finished, complaint(counts, finished.exit_code))
 

@@ -1,0 +1,75 @@
+"""The main process of a subprocess: whether it has ended, and with which status."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from subprocess import Popen
+from typing import Any
+
+READABLE = 0x1
+"""POLLIN: a pidfd becomes readable when its process ends."""
+
+
+class MainProcess:
+    """Our child (`popen`), or a process that already ran. Not thread-safe."""
+
+    def __init__(self, pid: int, popen: Popen[Any] | None) -> None:
+        self.pid = pid
+        self.exit_fd = _exit_descriptor(pid)
+        """A pidfd, or None where there is none to be had."""
+        self._popen = popen
+        self._ended = False
+
+    def has_ended(self) -> bool:
+        """Ask the kernel, until the answer is yes."""
+        if not self._ended:
+            if self._popen is not None:
+                self._ended = self._popen.poll() is not None
+            else:
+                self._ended = _gone(self.exit_fd, self.pid)
+        return self._ended
+
+    def known_to_have_ended(self) -> bool:
+        """The same without asking."""
+        return self._ended or (self._popen is not None and self._popen.returncode is not None)
+
+    def returncode(self) -> int | None:
+        """As Popen's; None where nobody could wait for it."""
+        # With SIGCHLD ignored the kernel reaps, and Popen makes 0 of a status nobody has.
+        if self._popen is None or signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            return None
+        return self._popen.returncode
+
+    def close(self) -> None:
+        """Give up the descriptor. Nobody may be waiting on it any more."""
+        if self.exit_fd is not None:
+            os.close(self.exit_fd)
+            self.exit_fd = None
+
+
+def _exit_descriptor(pid: int) -> int | None:
+    """A pidfd (Linux 5.3)."""
+    opener = getattr(os, "pidfd_open", None)
+    if opener is None:
+        return None
+    try:
+        return int(opener(pid))
+    except OSError:  # reaped by now, no descriptor left, an old kernel, a seccomp filter
+        return None
+
+
+def _gone(exit_fd: int | None, pid: int) -> bool:
+    """Whether a process that is not our child has ended."""
+    if exit_fd is not None:
+        waiter = select.poll()
+        waiter.register(exit_fd, READABLE)
+        return bool(waiter.poll(0))
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
