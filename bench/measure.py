@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,12 +41,17 @@ class Table(NamedTuple):
 def interleaved(
     contenders: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 3
 ) -> dict[str, Measured]:
-    """Time every contender once a round, so that a slow minute of the machine hits them all."""
+    """Time every contender once a round, so that a slow minute of the machine hits them all.
+
+    The order is drawn anew in each round: whoever comes after a heavy one finds cold caches.
+    """
     times: dict[str, list[float]] = {name: [] for name in contenders}
+    order, draw = list(contenders), random.Random(1)
     for number in range(warm_up + rounds):
-        for name, contender in contenders.items():
+        draw.shuffle(order)
+        for name in order:
             began = time.perf_counter()
-            contender()
+            contenders[name]()
             if number >= warm_up:
                 times[name].append(time.perf_counter() - began)
     return {name: _measured(name, taken) for name, taken in times.items()}

@@ -78,6 +78,13 @@ class Poller:
         with self._lock:
             self._listen(watched, descriptor, mask)
 
+    def mute(self, watched: Watched, descriptor: int, muted: bool) -> None:
+        """Stop to wake a watched one by this descriptor, or begin again."""
+        with self._lock:
+            found = self._by_descriptor.get(descriptor)
+            if found is not None and found[0] is watched:
+                self._wakeups.rearm(descriptor, 0 if muted else found[1])
+
     def remove(self, watched: Watched) -> None:
         """Stop watching. To be called before the descriptors are closed, which ends the rest.
 

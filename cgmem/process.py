@@ -71,15 +71,16 @@ class MonitoredProcess:
         """Return the exit status if the process has ended, else None."""
         returncode: int | None = self.popen.poll()
         if returncode is not None:
-            self.supervision.left()
+            self.supervision.settle()
         return returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the main process and return its status. Raises subprocess.TimeoutExpired."""
-        if timeout is not None:
-            self._wait_for_exit(timeout)
-        returncode: int = self.popen.wait()
-        self.supervision.left()
+        with self.supervision.awaited():
+            if timeout is not None:
+                self._wait_for_exit(timeout)
+            returncode: int = self.popen.wait()
+        self.supervision.settle()
         return returncode
 
     def communicate(
@@ -88,8 +89,9 @@ class MonitoredProcess:
         timeout: float | None = None,
     ) -> tuple[Any, Any]:
         """Send `input`, read both pipes to their ends, wait. Raises subprocess.TimeoutExpired."""
-        streams = self.popen.communicate(input, timeout)
-        self.supervision.left()
+        with self.supervision.awaited():
+            streams = self.popen.communicate(input, timeout)
+        self.supervision.settle()
         return streams
 
     def send_signal(self, signum: int) -> None:
@@ -114,7 +116,7 @@ class MonitoredProcess:
         traceback: TracebackType | None,
     ) -> None:
         self.popen.__exit__(kind, value, traceback)
-        self.supervision.left()
+        self.supervision.settle()
 
     # --- what a budget adds
 
@@ -144,8 +146,6 @@ class MonitoredProcess:
         deadline = None if timeout is None else time.monotonic() + timeout
         if self.supervision.outcome is None:
             self.wait(timeout)
-            # Here rather than in the poller's thread: a switch of threads costs more.
-            self.supervision.settle()
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not self.supervision.ended.wait(left):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)

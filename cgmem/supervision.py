@@ -10,8 +10,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from subprocess import Popen
 from typing import Any, Protocol
 
@@ -83,6 +83,7 @@ class Supervision:
         self._awaits_empty = False
         self._started = clock()
         self._main: MainProcess | None = None
+        self._wakes: tuple[int, ...] = ()
         self._what_we_did: WhatWeDid | None = None
         self._sigkill_needed = False
         self._kill_at: float | None = None
@@ -113,6 +114,7 @@ class Supervision:
                 self._timeout_at = self._started + timeout
             self._look(if_changed=False)
             wakes = self._wake_descriptors()
+            self._wakes = tuple(descriptor for descriptor, _ in wakes)
             if main.exit_fd is not None:
                 wakes.append((main.exit_fd, READABLE))
             try:
@@ -210,10 +212,22 @@ class Supervision:
                 self.plan = self.plan.with_brake_at(limits.high_bytes)
             return effective
 
-    def left(self) -> None:
-        """The main process has been waited for; where no descriptor tells the poller, settle."""
-        if self._only_ticks_tell():
-            self.settle()
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """While the caller waits for the end and will settle, the poller need not be woken by it.
+
+        A second thread that wakes for the same exit only gets in the way of the first.
+        """
+        exit_fd = None if self._main is None else self._main.exit_fd
+        if exit_fd is None:
+            yield
+            return
+        self._poller.mute(self, exit_fd, True)
+        try:
+            yield
+        except BaseException:
+            self._poller.mute(self, exit_fd, False)
+            raise
 
     def settle(self) -> bool:
         """If the main process has ended: last read, verdict, clean-up. True once all is done."""
@@ -374,10 +388,13 @@ class Supervision:
 
     def _emptied(self) -> bool:
         """Whether the scope is gone, or is to be left; else what is left in it gets killed."""
+        # Removing a cgroup wakes whoever waits on its files: nobody needs that.
+        self._wakes_muted(True)
         try:
             if self.scope.close():
                 return True
-            if not self._leftovers:
+            self._wakes_muted(False)
+            if not self._leftovers and not self._group_was_killed():
                 self._leftovers = tuple(self._pids())
             if self.plan.settings.keep and self._leftovers:
                 self._lift_brake()
@@ -389,6 +406,15 @@ class Supervision:
             self._warn(f"clean-up: {error}")
             return True
         return False
+
+    def _wakes_muted(self, muted: bool) -> None:
+        for descriptor in self._wakes:
+            self._poller.mute(self, descriptor, muted)
+
+    def _group_was_killed(self) -> bool:
+        """All are dying already, so whoever is still inside was not left behind."""
+        events = self._counters.events if self._counters else None
+        return self._what_we_did is not None or bool(events and events.oom_group_kill)
 
     def _wait_until_emptied(self) -> None:
         self._poller.schedule(self, self._clock() + self._retry_seconds)

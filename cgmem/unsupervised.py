@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from subprocess import Popen
 from typing import Any
 
@@ -49,9 +50,9 @@ class Unsupervised:
     def pause(self, seconds: float) -> None:
         """There is no timer to move."""
 
-    def left(self) -> None:
-        """The main process has been waited for."""
-        self.settle()
+    def awaited(self) -> AbstractContextManager[None]:
+        """There is no poller to hold off."""
+        return nullcontext()
 
     def settle(self) -> bool:
         """If it has ended, say how. True once the outcome is there."""

@@ -17,6 +17,8 @@ from cgmem_backends import linux_calls
 
 _GONE = frozenset({errno.ENOENT, errno.ENODEV})
 _READ_SIZE = 1 << 14
+_PAGE = 2048
+"""Less than half a page, so that a line that did not fit is not taken for the end."""
 _FEW_DESCRIPTORS = "raise the limit on open descriptors: ulimit -n 65536"
 _HINTS = {errno.EMFILE: _FEW_DESCRIPTORS, errno.ENFILE: _FEW_DESCRIPTORS}
 
@@ -203,7 +205,11 @@ def _send(handle: int, signum: int, pid: int) -> None:
 
 
 def _read_all(descriptor: int) -> bytes:
-    chunks = []
+    chunk = os.read(descriptor, _READ_SIZE)
+    # The kernel hands out a page at a time: a shorter answer is all there is.
+    if len(chunk) < _PAGE:
+        return chunk
+    chunks = [chunk]
     while chunk := os.read(descriptor, _READ_SIZE):
         chunks.append(chunk)
     return b"".join(chunks)

@@ -57,8 +57,18 @@ def parse_events(text: bytes) -> MemoryEvents:
 
 def pick(text: bytes, keys: tuple[bytes, ...]) -> list[int | None]:
     """Take some values of a flat keyed file, in the order of `keys`; the rest costs little."""
-    pairs = dict(_PAIR.findall(text))
-    return [int(pairs[key]) if key in pairs else None for key in keys]
+    lines = b"\n" + text
+    return [_value_after(lines, b"\n" + key + b" ") for key in keys]
+
+
+def _value_after(lines: bytes, start: bytes) -> int | None:
+    at = lines.find(start)
+    if at < 0:
+        return None
+    at += len(start)
+    end = lines.find(b"\n", at)
+    word = lines[at:] if end < 0 else lines[at:end]
+    return int(word) if word.isdigit() else None
 
 
 def parse_pressure(text: bytes) -> dict[str, float]:

@@ -239,6 +239,15 @@ class Script:
         self.process.stdin.flush()
 
 
+def running(pid: int) -> bool:
+    """Whether a process is there and has not ended: an orphan may wait for its reaper."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat[stat.rindex(")") + 2] not in "ZX"
+
+
 def kill_quietly(pid: int) -> None:
     """SIGKILL a process that may have gone."""
     with suppress(ProcessLookupError):

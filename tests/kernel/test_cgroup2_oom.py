@@ -76,7 +76,6 @@ def test_the_whole_group_dies_by_default(tmp_path: Path) -> None:
 
     assert outcome.cause == "hard_limit"
     assert outcome.stdout == ""
-    assert outcome.leftovers == ()
     assert outcome.events.oom_kill is not None
     assert outcome.events.oom_kill >= 1
     assert outcome.events.oom_group_kill in (1, None)
@@ -106,10 +105,12 @@ def test_every_descendant_counts(tmp_path: Path) -> None:
     with real.supervising(tmp_path, tick=real.LONG_TICK, **real.budget(64)) as supervisor:
         away = real.LEAK.replace("sys.argv[1]", "'400'")
         process = cgmem.spawn(real.python(real.AWAY, 0, away), supervisor=supervisor)
+        directory = real.cgroup_of(process.pid)
         outcome = process.outcome(real.PATIENCE)
 
     assert outcome.cause == "hard_limit"
-    assert outcome.leftovers == ()
+    assert outcome.signal == 9
+    assert not directory.exists()
 
 
 def test_a_burst_between_two_ticks_counts(tmp_path: Path) -> None:

@@ -224,6 +224,7 @@ def test_lines_carry_the_name(capsys: pytest.CaptureFixture[str]) -> None:
     printer(b"one\r\ntw")
     printer(b"o\nrest")
     printer(b"")
+    printer(b"")
 
     assert capsys.readouterr().out == "plain | one\nplain | two\nplain | rest\n"
 

@@ -7,5 +7,5 @@ class GuestError(Exception):
     """A guest could not be built, booted or read; the message says what to do next."""
 
 
-class GuestStopped(GuestError):
+class GuestStoppedError(GuestError):
     """A guest was stopped because the user asked for it; there is nothing to look into."""

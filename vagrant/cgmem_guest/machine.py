@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from . import host
-from .errors import GuestError, GuestStopped
+from .errors import GuestError, GuestStoppedError
 from .qemu import Machine, qemu_argv
 
 #: Emulated, on a busy host, a boot has been seen to take a minute.
@@ -102,7 +102,7 @@ class Run:
 
     def _check_clock(self) -> None:
         if self.stop.is_set():
-            raise GuestStopped("stopped")
+            raise GuestStoppedError("stopped")
         elapsed = time.monotonic() - self._began
         if self.boot_seconds is None and elapsed > BOOT_SECONDS:
             raise GuestError(f"the guest has not started the job after {BOOT_SECONDS:.0f} s")

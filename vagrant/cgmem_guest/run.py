@@ -14,7 +14,7 @@ from pathlib import Path
 from . import host
 from .cache import cache_root, prune
 from .deps import compile_site, ensure_deps, ensure_project, pytest_plugins, requirements
-from .errors import GuestError, GuestStopped
+from .errors import GuestError, GuestStoppedError
 from .image import Image, ensure_image
 from .jobtar import Cargo, write_job_tar
 from .machine import Run, Sink
@@ -144,7 +144,7 @@ def _carry_out(run: Run, job: Job, folder: Path) -> Results:
     try:
         run.to_the_end()
         results = read_results(folder / "results.disk", job.results)
-    except GuestStopped:
+    except GuestStoppedError:
         raise
     except GuestError as err:
         tail = host.last_lines(console, 30)

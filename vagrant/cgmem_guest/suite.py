@@ -130,7 +130,9 @@ class LinePrinter:
     def __call__(self, output: bytes) -> None:
         """Print the lines that `output` completes; keep the rest. b"" prints that, too."""
         lines = (self._rest + output.replace(b"\r", b"")).split(b"\n")
-        self._rest = lines.pop() if output else b""
+        self._rest = lines.pop()
+        if not output and self._rest:
+            lines, self._rest = [self._rest], b""
         for line in lines:
             print(f"{self._name} | {line.decode(errors='replace')}")
         sys.stdout.flush()
