@@ -4,7 +4,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-GUEST := PYTHONPATH=vagrant $(PYTHON) -m cgmem_guest
+GUEST := env PYTHONPATH=vagrant $(PYTHON) -m cgmem_guest
 CODE := cgmem backends tests vagrant bench examples
 
 .PHONY: help

@@ -71,7 +71,7 @@ class MonitoredProcess:
         """Return the exit status if the process has ended, else None."""
         returncode: int | None = self.popen.poll()
         if returncode is not None:
-            self.supervision.settle()
+            self.supervision.left()
         return returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -80,7 +80,7 @@ class MonitoredProcess:
             if timeout is not None:
                 self._wait_for_exit(timeout)
             returncode: int = self.popen.wait()
-        self.supervision.settle()
+        self.supervision.left()
         return returncode
 
     def communicate(
@@ -91,7 +91,7 @@ class MonitoredProcess:
         """Send `input`, read both pipes to their ends, wait. Raises subprocess.TimeoutExpired."""
         with self.supervision.awaited():
             streams = self.popen.communicate(input, timeout)
-        self.supervision.settle()
+        self.supervision.left()
         return streams
 
     def send_signal(self, signum: int) -> None:
@@ -116,7 +116,7 @@ class MonitoredProcess:
         traceback: TracebackType | None,
     ) -> None:
         self.popen.__exit__(kind, value, traceback)
-        self.supervision.settle()
+        self.supervision.left()
 
     # --- what a budget adds
 
@@ -145,7 +145,7 @@ class MonitoredProcess:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         if self.supervision.outcome is None:
-            self.wait(timeout)
+            self._wait_to_settle(timeout)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not self.supervision.ended.wait(left):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
@@ -157,6 +157,13 @@ class MonitoredProcess:
                 hint="ask for the outcome there",
             )
         return outcome
+
+    def _wait_to_settle(self, timeout: float | None) -> None:
+        with self.supervision.awaited():
+            if timeout is not None:
+                self._wait_for_exit(timeout)
+            self.popen.wait()
+        self.supervision.settle()
 
     def _wait_for_exit(self, timeout: float) -> None:
         """Wait on a pidfd, to the millisecond; Popen.wait would look every 50 ms."""

@@ -39,6 +39,9 @@ _RETRY_SECONDS = 0.02
 
 _LONGEST_RETRY_SECONDS = 1.0
 
+_SETTLE_SECONDS = 0.02
+"""How long after a caller's `wait` its subprocess is settled, if nobody asks for the outcome."""
+
 
 class Sinks(Protocol):
     """Where alerts and outcomes go. None of these may raise or block."""
@@ -228,6 +231,19 @@ class Supervision:
         except BaseException:
             self._poller.mute(self, exit_fd, False)
             raise
+
+    def left(self) -> None:
+        """The main process has been waited for: let the poller settle, a moment later.
+
+        Not at once: it would take the interpreter's lock from a caller who has more to start.
+        """
+        with self._lock:
+            if self.outcome is not None:
+                return
+            if not self._only_ticks_tell():
+                self._poller.schedule(self, self._clock() + _SETTLE_SECONDS)
+                return
+        self.settle()
 
     def settle(self) -> bool:
         """If the main process has ended: last read, verdict, clean-up. True once all is done."""

@@ -54,6 +54,10 @@ class Unsupervised:
         """There is no poller to hold off."""
         return nullcontext()
 
+    def left(self) -> None:
+        """The main process has been waited for."""
+        self.settle()
+
     def settle(self) -> bool:
         """If it has ended, say how. True once the outcome is there."""
         if self.outcome is None and self.popen.poll() is not None:
