@@ -56,14 +56,13 @@ def calls_per_scope(size: int) -> float | str:
     with tempfile.TemporaryDirectory() as directory:
         trace = Path(directory) / "trace"
         command = [sys.executable, "-m", "bench.tick", str(size), directory]
-        subprocess.run(["strace", "-f", "-o", trace, *command], check=True, capture_output=True)
+        subprocess.run(["strace", "-o", trace, *command], check=True, capture_output=True)
         text = trace.read_text(errors="replace")
-    marked = re.search(r'^(\d+) .*"/ticks-begin".*$(.*?)"/ticks-end"', text, re.M | re.S)
+    marked = re.search(r'"/ticks-begin".*?$(.*?)^\w+\("/ticks-end"', text, re.M | re.S)
     if marked is None:
         return "no marks in the trace"
-    # Of the marked thread, without the call that is the end mark.
-    calls = re.findall(rf"^{marked[1]} \w+\(", marked[2], re.M)
-    return round((len(calls) - 1) / (size * COUNTED_TICKS), 2)
+    calls = re.findall(r"^\w+\(", marked[1], re.M)
+    return round(len(calls) / (size * COUNTED_TICKS), 2)
 
 
 class _Idle:

@@ -64,7 +64,13 @@ __all__ = [
 ]
 
 
+_MODULES = ("aio", "monitoring")
+"""`import cgmem` alone is enough to use these."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"cgmem.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'cgmem' has no attribute {name!r}")
     found = getattr(import_module(_HOMES[name]), name)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from cgmem import preflight, selector
 from cgmem.contract import MB, Level, Sample, Scope, SystemMemory, Thresholds
@@ -91,6 +92,11 @@ class SubprocessMemoryMonitor:
         settings = self._supervisor.settings(self._arguments)
         self.thresholds = thresholds or _thresholds(settings)
         self.log_dir = self._supervisor.logs(settings).directory
+        _all_monitors.add(self)
+
+    def after_fork_in_child(self) -> None:
+        """A thread that is not here may have held the lock."""
+        self._lock = threading.Lock()
 
     @property
     def active_monitors(self) -> dict[str, dict[str, Any]]:
@@ -249,12 +255,24 @@ def get_subprocess_memory_monitor(
         return _monitors[key]
 
 
+def _after_fork_in_child() -> None:
+    # A thread that is not here may have held them.
+    global _lock  # noqa: PLW0603  (as in cgmem.running)
+    _lock = threading.Lock()
+    for monitor in tuple(_all_monitors):
+        monitor.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def get_memory_monitor() -> MemoryMonitor:
     """The machine's monitor: `get_memory_status()`."""
     return MemoryMonitor(selector.system_memory)
 
 
 _lock = threading.Lock()
+_all_monitors: WeakSet[SubprocessMemoryMonitor] = WeakSet()
 _monitors: dict[tuple[Thresholds | None, str], SubprocessMemoryMonitor] = {}
 
 
@@ -284,7 +302,9 @@ def _live_scopes() -> dict[str, dict[str, Any]]:
             continue  # a backend that can't work here has no scopes
         for scope in scopes:
             try:
-                found[scope.record.subprocess_id] = _seen(name, scope)
+                pids = scope.pids()
+                if pids:  # else it has ended, and its supervisor with it
+                    found[scope.record.subprocess_id] = _seen(name, scope, pids)
             except (CgmemError, OSError):
                 continue  # ended meanwhile
             finally:
@@ -292,17 +312,19 @@ def _live_scopes() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _seen(backend: str, scope: Scope) -> dict[str, Any]:
+def _seen(backend: str, scope: Scope, pids: list[int]) -> dict[str, Any]:
     record = scope.record
     thresholds = Thresholds(record.warning_bytes, record.critical_bytes, record.max_bytes)
     sample = scope.sample(0) or Sample(0.0, 0, "cgroup")
-    level = judge(thresholds, Policy(enforcement="off"), History.start(), sample).level
+    # Counters that rose before we looked are no news.
+    history = History.start(sample.events)
+    level = judge(thresholds, Policy(enforcement="off"), history, sample).level
     return {
         "memory_mb": mb(judged_bytes(sample)),
         "status": level,
         "agent_type": record.agent_type,
         "backend": backend,
-        "pids": scope.pids(),
+        "pids": pids,
         "supervisor_pid": record.supervisor_pid,
     }
 

@@ -184,7 +184,11 @@ class Supervisor:
             self._registry.release(subprocess_id)
             raise
         supervision = self._supervise(scope, plan, hooks)
-        supervision.begin(pid, None)
+        try:
+            supervision.begin(pid, None)
+        except BaseException:  # no thread: not one that seems watched
+            supervision.let_go()
+            raise
         return supervision
 
     def find(self, subprocess_id: str) -> Supervision | None:

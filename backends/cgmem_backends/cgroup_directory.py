@@ -19,6 +19,7 @@ _GONE = frozenset({errno.ENOENT, errno.ENODEV})
 _READ_SIZE = 1 << 14
 _PAGE = 2048
 """Less than half a page, so that a line that did not fit is not taken for the end."""
+_AT_ONCE = 64
 _FEW_DESCRIPTORS = "raise the limit on open descriptors: ulimit -n 65536"
 _HINTS = {errno.EMFILE: _FEW_DESCRIPTORS, errno.ENFILE: _FEW_DESCRIPTORS}
 
@@ -178,30 +179,43 @@ def _kill_file(directory: Path) -> bool:
 
 
 def _signal_members(directory: Path, members: set[int], signum: int) -> None:
+    """Signal every one; what refuses one (another user's, by sudo) must not spare the others."""
+    refusals: list[CgroupError] = []
+    waiting = sorted(members)
+    # A few at a time: a group may hold more processes than we may have descriptors.
+    for start in range(0, len(waiting), _AT_ONCE):
+        refusals += _signal_some(directory, waiting[start : start + _AT_ONCE], signum)
+    if refusals:
+        raise refusals[0]
+
+
+def _signal_some(directory: Path, members: list[int], signum: int) -> Iterator[CgroupError]:
     """Signal through pidfds, each checked to be a member still after it was opened."""
     handles: dict[int, int] = {}
     try:
         for pid in members:
             try:
                 handles[pid] = linux_calls.pidfd_open(pid)
-            except OSError:  # ended meanwhile
+            except ProcessLookupError:  # ended meanwhile
                 continue
-        still = set(pids(directory))
-        for pid, handle in handles.items():
-            if pid in still:
-                _send(handle, signum, pid)
+            except OSError as error:
+                yield _not_sent(error, signum, pid)
+        still = set(pids(directory)) if handles else set()
+        for pid in still & handles.keys():
+            try:
+                linux_calls.pidfd_send_signal(handles[pid], signum)
+            except ProcessLookupError:
+                continue
+            except OSError as error:
+                yield _not_sent(error, signum, pid)
     finally:
         for handle in handles.values():
             os.close(handle)
 
 
-def _send(handle: int, signum: int, pid: int) -> None:
-    try:
-        linux_calls.pidfd_send_signal(handle, signum)
-    except ProcessLookupError:
-        return
-    except OSError as error:
-        raise CgroupError(error, f"sending signal {signum} to", f"pid {pid}") from error
+def _not_sent(error: OSError, signum: int, pid: int) -> CgroupError:
+    hint = _HINTS.get(error.errno or 0)
+    return CgroupError(error, f"sending signal {signum} to", f"pid {pid}", hint=hint)
 
 
 def _read_all(descriptor: int) -> bytes:

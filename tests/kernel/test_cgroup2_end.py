@@ -84,16 +84,23 @@ def test_a_scope_that_somebody_else_removes(tmp_path: Path) -> None:
 
 def test_leftovers_are_killed_and_named(tmp_path: Path) -> None:
     """What a command leaves behind, in a session of its own, ends with it and is named."""
-    away = real.AWAY.replace("import time\ntime.sleep(600)\n", "")
+    # The main process ends when told: the one that it leaves behind has said who it is by then.
+    away = real.AWAY.replace("import time\ntime.sleep(600)\n", "sys.stdin.readline()\n")
     with real.supervising(tmp_path, tick=real.LONG_TICK) as supervisor:
         code = "import time; print(os.getpid(), flush=True); time.sleep(600)"
         process = cgmem.spawn(
-            real.python(away, 0, code), supervisor=supervisor, stdout=subprocess.PIPE, text=True
+            real.python(away, 0, code),
+            supervisor=supervisor,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        assert process.stdout is not None
-        pid = int(process.stdout.readline())
-        outcome = process.outcome(real.PATIENCE)
-        process.stdout.close()
+        with process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            pid = int(process.stdout.readline())
+            process.stdin.close()
+            outcome = process.outcome(real.PATIENCE)
 
     assert outcome.cause == "exited"
     assert outcome.leftovers == (pid,)
