@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cgmem import aio, monitoring
     from cgmem.contract import Alert
     from cgmem.errors import (
         BackendUnavailable,
@@ -59,6 +60,8 @@ __all__ = [
     "MonitoredProcess",
     "Outcome",
     "__version__",
+    "aio",
+    "monitoring",
     "run",
     "spawn",
 ]

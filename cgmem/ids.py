@@ -1,7 +1,7 @@
 """Subprocess ids: which are taken, and making new ones like the spec's `engineer_abc123`.
 
-An id becomes part of a cgroup's directory name, of log lines and of command lines, so it is a
-plain word in all three.
+An id stands in log lines, in tables and on command lines, so it is a plain word in all three. It
+never becomes a path.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check_id(text: str, *, source: str) -> str:
     if not text:
         raise _refused(text, source, "is empty")
     if len(text) > LONGEST_ID:
-        raise _refused(text, source, f"has {len(text)} characters, the most is {LONGEST_ID}")
+        raise _refused(text, source, f"has {len(text)} characters")
     if ".." in text:
         raise _refused(text, source, "contains '..'")
     if not _ID.fullmatch(text):
@@ -57,5 +57,5 @@ def new_id(prefix: str) -> str:
 def _refused(text: object, source: str, why: str) -> InvalidIdError:
     return InvalidIdError(
         f"{source}: subprocess id {shown(text)} {why}",
-        hint="use letters, digits and . _ : @ + -, beginning with a letter or digit",
+        hint=f"use at most {LONGEST_ID} letters, digits and . _ : @ + -, first a letter or digit",
     )

@@ -68,7 +68,8 @@ class _Entry(NamedTuple):
 
 
 class SubprocessMemoryMonitor:
-    """Watches subprocesses by id. Thread-safe; no method blocks, so asyncio may call it too.
+    """Watches subprocesses by id. Thread-safe. No method waits for a process, so asyncio may call
+    it too; `get_all_subprocess_stats` reads /proc and the cgroups: milliseconds on a busy host.
 
     `thresholds` go before environment and configuration file, `log_dir` too.
     """

@@ -73,6 +73,15 @@ class Poller:
             elif self._asleep:
                 self._wakeups.wake()
 
+    def tick_at_least_every(self, seconds: float) -> None:
+        """Tick more often from now on, if `seconds` is less than it was: one thread for all."""
+        with self._lock:
+            if seconds >= self.tick_seconds:
+                return
+            self.tick_seconds = seconds
+            self._next_tick = min(self._next_tick, self._clock() + seconds)
+            self._wakeups.wake()
+
     def wake_by(self, watched: Watched, descriptor: int, mask: int) -> None:
         """Also wake a watched one by this descriptor."""
         with self._lock:

@@ -64,7 +64,7 @@ TABLE = (
     Setting(
         "enforcement", "enforcement", values.choice(ENFORCEMENTS), "best-effort",
         "CGMEM_ENFORCEMENT", "--enforcement",
-        "required: the kernel holds the limit or nothing starts; off: only observe",
+        "best-effort, required (the kernel holds the limit or nothing starts), off (only observe)",
     ),
     Setting(
         "oom_group", "oom_group", values.yes_no, True, "CGMEM_OOM_GROUP", "--no-oom-group",
@@ -81,7 +81,7 @@ TABLE = (
     ),
     Setting(
         "grace", "grace_seconds", values.seconds(0, _DAY), 5.0, "CGMEM_GRACE", "--grace",
-        "seconds between SIGTERM and SIGKILL",
+        "seconds between SIGTERM and SIGKILL (default 5)",
     ),
     Setting(
         "timeout", "timeout_seconds", values.seconds(0.001, _YEAR, or_never=True), None,
@@ -109,7 +109,7 @@ TABLE = (
     Setting(
         "stall_after", "stall_after_seconds", values.seconds(0.1, _DAY), 10.0,
         "CGMEM_STALL_AFTER", "--stall-after",
-        "seconds under the brake after which a subprocess counts as stalled",
+        "seconds under the brake after which a subprocess counts as stalled (default 10)",
     ),
     Setting(
         "keep", "keep", values.yes_no, False, "CGMEM_KEEP", "--keep",

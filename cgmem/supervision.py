@@ -39,6 +39,9 @@ _RETRY_SECONDS = 0.02
 
 _LONGEST_RETRY_SECONDS = 1.0
 
+_MOST_CLEANUPS = 10
+"""Failures (no permission, no descriptor) after which a scope is left as it is: some 5 seconds."""
+
 _SETTLE_SECONDS = 0.02
 """How long after a caller's `wait` its subprocess is settled, if nobody asks for the outcome."""
 
@@ -87,6 +90,8 @@ class Supervision:
         self._started = clock()
         self._main: MainProcess | None = None
         self._wakes: tuple[int, ...] = ()
+        self._exit_wakes = False
+        self._cleanups_failed = 0
         self._what_we_did: WhatWeDid | None = None
         self._sigkill_needed = False
         self._kill_at: float | None = None
@@ -127,6 +132,7 @@ class Supervision:
                 self._poller.remove(self)
                 self._close_main()
                 self._poller.add(self, ())
+            self._exit_wakes = not self._only_ticks_tell()
             self._reschedule()
 
     @property
@@ -138,9 +144,9 @@ class Supervision:
 
     def tick(self, now: float) -> None:
         """Look, unless nothing moved."""
-        if self.outcome is not None:
-            return
         with self._lock:
+            if self.outcome is not None or (self._exit_wakes and self.watch.unchanged()):
+                return
             if self._only_ticks_tell():
                 self._has_ended()  # before the look: what is left is no size of its own
             self._look(if_changed=self.watch.quiet)
@@ -170,28 +176,23 @@ class Supervision:
         """End it: SIGTERM to every process, `grace_seconds`, then SIGKILL."""
         grace = self.plan.settings.grace_seconds if grace_seconds is None else grace_seconds
         with self._lock:
-            if self.outcome is not None or self._what_we_did is not None:
+            if self.outcome is not None or self._what_we_did is not None or self._forked_away:
                 return
             if self._has_ended():  # by itself: what is left in its scope goes as it settles
                 return
             self._what_we_did = why
             self.level = "ABORTED"
             self._kill_at = self._clock() + grace
-            try:
-                # A stopped or frozen process can't obey; it gets its signal as it runs again.
-                self.scope.signal(signal.SIGTERM)
-                self.scope.signal(signal.SIGCONT)
-                self.scope.freeze(False)
-            except ScopeVanished:
-                pass
-            except (CgmemError, OSError) as error:
-                self._warn(str(error))
+            # A stopped or frozen process can't obey; it gets its signal as it runs again.
+            self._try(lambda: self.scope.signal(signal.SIGTERM))
+            self._try(lambda: self.scope.signal(signal.SIGCONT))
+            self._try(lambda: self.scope.freeze(False))
             self._reschedule()
 
     def kill(self, why: WhatWeDid) -> None:
         """End it by SIGKILL at once."""
         with self._lock:
-            if self.outcome is None:
+            if self.outcome is None and not self._forked_away:
                 if not self._has_ended():
                     self._what_we_did = self._what_we_did or why
                     self.level = "ABORTED"
@@ -372,14 +373,25 @@ class Supervision:
             self._kill_now()
         self._reschedule()
 
+    def _try(self, step: Callable[[], None]) -> None:
+        """One step that the others don't depend on."""
+        try:
+            step()
+        except ScopeVanished:
+            pass
+        except (CgmemError, OSError) as error:
+            self._warn(str(error))
+
     def _kill_now(self) -> None:
         self._kill_at = None
         try:
             self.scope.signal(signal.SIGKILL)
         except ScopeVanished:
             pass
-        except (CgmemError, OSError) as error:
-            self._warn(f"can't be killed: {error}")
+        except (CgmemError, OSError) as error:  # no descriptor left, say: it must not get away
+            self._warn(f"can't be killed: {error}; tried again until it is")
+            self._kill_at = self._clock() + _LONGEST_RETRY_SECONDS
+            self._reschedule()
 
     def _reschedule(self) -> None:
         times = [at for at in (self._timeout_at, self._kill_at, self._look_at) if at is not None]
@@ -420,7 +432,10 @@ class Supervision:
             return True
         except (CgmemError, OSError) as error:
             self._warn(f"clean-up: {error}")
-            return True
+            self._cleanups_failed += 1
+            if self._cleanups_failed >= _MOST_CLEANUPS:
+                self._lift_brake()
+                return True
         return False
 
     def _wakes_muted(self, muted: bool) -> None:

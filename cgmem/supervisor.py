@@ -26,6 +26,7 @@ from cgmem.contract import (
     SystemMemory,
 )
 from cgmem.errors import (
+    BackendUnavailable,
     CgmemError,
     EnforcementError,
     InsufficientMemory,
@@ -136,6 +137,7 @@ class Supervisor:
         `InsufficientMemory`, `EnforcementError`, `BackendUnavailable`, `CgroupError`.
         """
         if settings.disabled:
+            self._refuse_disabled(settings)
             return self._spawn_unsupervised(args, popen_options, subprocess_id, agent_type)
         if not isinstance(args, (str, bytes, os.PathLike)):
             args = list(args)  # an iterator can be read but once
@@ -273,6 +275,17 @@ class Supervisor:
         popen = Popen(args, **popen_options)
         return MonitoredProcess(popen, Unsupervised(subprocess_id, _words(args), popen))
 
+    def _refuse_disabled(self, settings: Settings) -> None:
+        """Monitoring is off: say so where something was asked for that it can't give."""
+        if settings.enforcement == "required":
+            raise EnforcementError(
+                "enforcement required, but memory monitoring is disabled"
+                f" ({settings.origins['disabled']})",
+                hint="unset CLAUDE_PM_DISABLE_MEMORY_MONITOR",
+            )
+        if settings.timeout_seconds is not None:
+            self._warn("memory monitoring is disabled: the timeout is not watched either")
+
     def _check_memory(self, settings: Settings) -> None:
         if not settings.preflight:
             return
@@ -309,7 +322,7 @@ class Supervisor:
     ) -> tuple[Scope, Any, Plan]:
         limits = limits_of(settings)
         for attempt in (1, 2):
-            scope, effective = chosen.backend.open_scope(record, limits)
+            chosen, scope, effective = self._open(chosen, record, settings, limits)
             try:
                 self._check_enforced(settings, limits, effective)
                 popen = scope.start(args, popen_options)
@@ -332,6 +345,24 @@ class Supervisor:
             kernel = False
         return scope, popen, plan_of(settings, effective, chosen.backend.name, kernel_limits=kernel)
 
+    def _open(
+        self, chosen: selector.Choice, record: ScopeRecord, settings: Settings, limits: Limits
+    ) -> tuple[selector.Choice, Scope, EffectiveLimits]:
+        """Open a scope; where the backend fails after all, the fallback may do (best effort)."""
+        try:
+            return chosen, *chosen.backend.open_scope(record, limits)
+        except BackendUnavailable as error:
+            fixed = settings.backend != "auto" or settings.enforcement == "required"
+            if fixed or chosen.backend.name == selector.FALLBACK:
+                raise
+            fallback = selector.choose(selector.FALLBACK)
+            reason = f"{fallback.reason} (not {chosen.backend.name}: {error})"
+            chosen = fallback._replace(reason=reason)
+            self._warn(reason)
+        with self._lock:
+            self._choices[settings.backend, False] = chosen
+        return chosen, *chosen.backend.open_scope(record, limits)
+
     def _check_enforced(
         self, settings: Settings, limits: Limits, effective: EffectiveLimits
     ) -> None:
@@ -345,7 +376,9 @@ class Supervisor:
             )
 
     def _supervise(self, scope: Scope, plan: Plan, hooks: Hooks) -> Supervision:
-        supervision = Supervision(scope, plan, self, self.poller(), clock=self._clock)
+        poller = self.poller()
+        poller.tick_at_least_every(plan.settings.tick_seconds)
+        supervision = Supervision(scope, plan, self, poller, clock=self._clock)
         if hooks != Hooks():
             self._hooks[supervision.subprocess_id] = hooks
         self._registry.enter(supervision)

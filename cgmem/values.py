@@ -65,7 +65,8 @@ def seconds(least: float, most: float, *, or_never: bool = False) -> Parser:
         if not least <= number <= most:
             raise ConfigurationError(
                 f"{reading.source}: {shown(value)} seconds is out of range",
-                hint=f"write a number of seconds from {least:g} to {most:g}",
+                hint=f"write a number of seconds from {least:.9g} to {most:.9g}"
+                f"{', or infinity' if or_never else ''}",
             )
         return float(number)
 

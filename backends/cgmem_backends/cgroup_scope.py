@@ -195,9 +195,10 @@ class CgroupScope:
         try:
             return os.pread(self._hold(name, holder), size, 0)
         except OSError as error:
-            if error.errno == errno.ENODEV:
-                raise self._translated(error, name) from error
-            return b""
+            # memory.pressure is there with psi=0 and answers EOPNOTSUPP.
+            if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
+                return b""
+            raise self._translated(error, name) from error
 
     def _read_events(self) -> MemoryEvents:
         try:

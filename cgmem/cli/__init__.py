@@ -22,8 +22,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = cgmem.main(words, prog_name="cgmem", standalone_mode=False)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  (the edge of the program: every end has a status)
-        return ended_by(error, words)
+        status = ended_by(error, words)
+        _drop_unwritable()
+        return status
     return int(status or 0)
+
+
+def _drop_unwritable() -> None:
+    """What stdout can't take is not tried again, with a traceback, when the interpreter ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
 
 
 def _hold_standard_descriptors() -> None:

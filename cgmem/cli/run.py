@@ -20,12 +20,14 @@ from cgmem.cli.report import Report, open_report
 from cgmem.cli.signals import Inbox
 from cgmem.cli.start_failure import start_failure
 from cgmem.cli.voice import Voice
+from cgmem.contract import Thresholds
 from cgmem.errors import CgmemError
 from cgmem.outcome import Outcome
 from cgmem.process import MonitoredProcess
 from cgmem.settings import Settings
 from cgmem.sizes import format_size
 from cgmem.supervisor import Hooks, Supervisor
+from cgmem.thresholds import larger_than_machine
 from cgmem.verdict import Verdict, exit_status
 
 OUTCOME_LOOK_SECONDS = 0.2
@@ -102,6 +104,7 @@ def command(
     inbox = Inbox()
     try:
         settings = supervisor.settings(options.given(values), agent_type)
+        _note_larger_than_machine(supervisor, settings, voice)
         inbox.open()
         process = supervisor.spawn(
             list(words),
@@ -117,6 +120,15 @@ def command(
         inbox.block()
     voice.detail(_started(supervisor, settings, process))
     return _finish(_attend(supervisor, process, inbox), outlet, voice)
+
+
+def _note_larger_than_machine(supervisor: Supervisor, settings: Settings, voice: Voice) -> None:
+    if settings.origins["max"] == "default":
+        return
+    thresholds = Thresholds(settings.warning_bytes, settings.critical_bytes, settings.max_bytes)
+    note = larger_than_machine(thresholds, supervisor.system_memory().total_bytes)
+    if note is not None:
+        voice.warn(note)
 
 
 def _checked(subprocess_id: str | None) -> str | None:

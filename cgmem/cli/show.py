@@ -56,8 +56,8 @@ def command(subprocess_id: str, as_json: bool) -> int:
 
 
 def _unknown(subprocess_id: str, live: list[str]) -> Failure:
-    known = ", ".join(live) if live else "none lives now"
-    return Failure(f"no live subprocess has the id {subprocess_id!r}", f"one of: {known}")
+    hint = f"one of: {', '.join(live)}" if live else "cgmem ps  # none lives now"
+    return Failure(f"no live subprocess has the id {subprocess_id!r}", hint)
 
 
 def _as_json(live: LiveScope) -> dict[str, Any]:
@@ -111,7 +111,10 @@ def _memory(live: LiveScope) -> str:
 
 def _budget(live: LiveScope) -> str:
     warning, critical, limit = map(format_size, live.thresholds)
-    holder = "the kernel holds it" if live.kernel_limits else "its supervisor watches it"
+    if live.kernel_limits:
+        holder = "the kernel holds it"
+    else:
+        holder = "its supervisor watches it" if live.supervised else "nobody holds it any more"
     return f"warning {warning}, critical {critical}, max {limit}; {holder}"
 
 

@@ -68,6 +68,7 @@ def _print(status: dict[str, Any]) -> None:
     print(f"{'level':<12}{coloured(status['level'])}")
     for alert in status["alerts"]:
         print_field("", alert["message"])
-    print_field("live", f"{ours['live_subprocesses']} subprocesses")
+    count = ours["live_subprocesses"]
+    print_field("live", f"{count} subprocess{'' if count == 1 else 'es'}")
     print_field("backend", ours["backend_reason"])
     print_field("logs", ours["log_dir"])

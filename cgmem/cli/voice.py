@@ -48,10 +48,9 @@ def leftovers(outcome: Outcome) -> str:
     noun = "process" if count == 1 else "processes"
     pids = ", ".join(map(str, outcome.leftovers))
     if outcome.kept:
-        return (
-            f"kept {count} leftover {noun}: {pids}; the hard limit stays,"
-            f" see: cgmem show {outcome.subprocess_id}"
-        )
+        held = "the hard limit stays" if outcome.enforced else "nothing limits them any more"
+        name = outcome.subprocess_id
+        return f"kept {count} leftover {noun}: {pids}; {held}, see: cgmem show {name}"
     return f"killed {count} leftover {noun}: {pids} (--keep would let them live)"
 
 

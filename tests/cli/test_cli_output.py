@@ -79,3 +79,10 @@ def test_leftovers_are_named() -> None:
     assert leftovers(_outcome((7,), kept=False)).startswith("killed 1 leftover process: 7 ")
     assert leftovers(_outcome((7, 8), kept=False)).startswith("killed 2 leftover processes: 7, 8")
     assert leftovers(_outcome((7,), kept=True)).endswith("see: cgmem show id1")
+
+
+def test_kept_leftovers_are_limited_by_the_kernel_only() -> None:
+    """No promise of a hard limit that went with its supervisor."""
+    kept = _outcome((7,), kept=True)
+    assert "nothing limits them any more" in leftovers(kept)
+    assert "the hard limit stays" in leftovers(kept._replace(enforced=True))

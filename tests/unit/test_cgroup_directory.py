@@ -232,6 +232,10 @@ class FakeSignals:
         self._pids[descriptor] = pid
         return descriptor
 
+    def pid_of(self, descriptor: int) -> int:
+        """Return the process that an open descriptor stands for."""
+        return self._pids[descriptor]
+
     def pidfd_send_signal(self, descriptor: int, signum: int) -> None:
         """Note it; a process that forks does so just before."""
         if self.refusal is not None:
@@ -344,3 +348,43 @@ def test_a_process_that_may_not_be_signalled(
 
     with pytest.raises(CgroupError, match=r"sending signal 15 to: .*pid 11"):
         cg.send_signal(old.at("job"), signal.SIGTERM)
+
+
+def test_one_refusal_spares_nobody_else(old: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All others get the signal all the same, however many they are; then it is an error."""
+    signals = FakeSignals(old)
+    send, members = signals.pidfd_send_signal, range(1000, 1200)
+
+    def refuse_one(descriptor: int, signum: int) -> None:
+        if signals.pid_of(descriptor) == members[0]:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        send(descriptor, signum)
+
+    monkeypatch.setattr(signals, "pidfd_send_signal", refuse_one)
+    monkeypatch.setattr(cg, "linux_calls", signals)
+    old.enter("job", *members)
+    before = open_descriptors()
+    with pytest.raises(CgroupError, match=f"pid {members[0]}"):
+        cg.send_signal(old.at("job"), signal.SIGTERM)
+
+    assert sorted(pid for pid, _ in signals.sent) == list(members[1:])
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSYS, errno.EPERM])
+def test_a_signal_that_can_not_be_sent_is_an_error(
+    old: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """No descriptor, an old kernel or a seccomp filter is never taken for a process that ended."""
+
+    def refuse(_pid: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    signals = FakeSignals(old)
+    monkeypatch.setattr(signals, "pidfd_open", refuse)
+    monkeypatch.setattr(cg, "linux_calls", signals)
+    old.enter("job", 11)
+    with pytest.raises(CgroupError) as caught:
+        cg.send_signal(old.at("job"), signal.SIGKILL)
+
+    assert caught.value.errno == number

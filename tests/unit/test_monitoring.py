@@ -16,7 +16,7 @@ import pytest
 
 import cgmem
 from cgmem import monitoring, selector
-from cgmem.contract import MB, SystemMemory
+from cgmem.contract import MB, Counters, MemoryEvents, SystemMemory
 from cgmem.errors import ConfigurationError, InvalidIdError
 from cgmem.monitoring import (
     MemoryMonitor,
@@ -27,6 +27,7 @@ from cgmem.monitoring import (
     get_subprocess_memory_monitor,
 )
 from cgmem.supervisor import Supervisor
+from tests.unit.fakes import FakeBackend, FakeClock, FakeScope, a_record
 
 PATIENCE = 30.0
 FOR_EVER = ["sleep", "3600"]
@@ -326,9 +327,50 @@ def test_all_stats_from_another_process(supervisor: Supervisor) -> None:
     assert fresh.stderr == ""
 
 
+def test_all_stats_leave_out_what_has_ended(
+    monitor: SubprocessMemoryMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty scope of a supervisor that was killed is no live subprocess; old kills no news."""
+    clock = FakeClock()
+    backend = FakeBackend(clock)
+    ended, live = (FakeScope(clock, a_record()._replace(subprocess_id=name)) for name in "ab")
+    ended.end()
+    live.next_counters = Counters(MemoryEvents(0, 0, 1, 1, 1))
+    backend.opened = [ended, live]
+    monkeypatch.setattr(selector, "load", lambda _name: backend)
+    found = monitor.get_all_subprocess_stats()
+
+    assert set(found) == {"b"}
+    assert found["b"]["status"] == "OK"
+
+
+def test_locks_that_a_fork_copied(tmp_path: Path) -> None:
+    """A forked child can use the monitors although another thread held their locks."""
+    roots = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "backends")]
+    code = (
+        "import os, signal\n"
+        "from cgmem import monitoring\n"
+        "monitor = monitoring.get_subprocess_memory_monitor()\n"
+        "with monitoring._lock, monitor._lock:\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        signal.alarm(20)\n"
+        "        same = monitoring.get_subprocess_memory_monitor() is monitor\n"
+        "        os._exit(0 if same and monitor.active_monitors == {} else 1)\n"
+        "assert os.waitpid(pid, 0)[1] == 0\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(roots)},
+    )
+
+
 def test_getters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The getters give one monitor for each (thresholds, log_dir)."""
     monkeypatch.setattr(monitoring, "_monitors", {})
+    (tmp_path / ".claude-pm").mkdir()  # the nearest one upwards, whatever lies above
     monkeypatch.chdir(tmp_path)
     first = get_subprocess_memory_monitor()
 

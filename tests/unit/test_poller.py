@@ -88,6 +88,18 @@ def test_ticks_all(clock: FakeClock, poller: DrivenPoller) -> None:
     assert poller.steps == 3
 
 
+def test_ticking_more_often(clock: FakeClock, poller: DrivenPoller) -> None:
+    """The shortest tick that is asked for counts from then on; a longer one changes nothing."""
+    seen = Seen(clock)
+    poller.add(seen, ())
+    poller.tick_at_least_every(5)
+    poller.advance(3)
+    poller.tick_at_least_every(0.5)
+    poller.advance(1)
+
+    assert seen.ticks == [2, 3.5, 4]
+
+
 def test_one_fault_hurts_nobody_else(clock: FakeClock, poller: DrivenPoller) -> None:
     """What one watched one raises is reported once, and the others are called all the same."""
     broken, sound = Seen(clock, "broken"), Seen(clock)

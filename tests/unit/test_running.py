@@ -311,6 +311,10 @@ def test_lazy_names() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert found.stdout == "1\n"
 
+    code = "import cgmem; print(cgmem.aio.run.__name__, cgmem.monitoring.MemoryMonitor.__name__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert found.stdout == "run MemoryMonitor\n"
+
     assert all(hasattr(cgmem, name) for name in cgmem.__all__)
     assert dir(cgmem) == sorted(cgmem.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -766,3 +766,45 @@ def test_the_emptied_descriptor_ends_the_wait(play: Callable[..., Play]) -> None
 def test_retry_constant_is_short() -> None:
     """The first retry comes soon: a killed process is gone within milliseconds."""
     assert module._RETRY_SECONDS <= 0.05
+
+
+def test_a_failing_sigkill_is_tried_again(play: Callable[..., Play]) -> None:
+    """A SIGKILL that can't be sent (no descriptor left) is not the last one."""
+    one = play(timeout=10.0, grace=5.0).begin()
+    one.scope.term_obeyed = False
+    one.advance(10.5)
+    one.scope.errors["signal"] = denied()
+    one.advance(6.0)
+
+    del one.scope.errors["signal"]
+    one.advance(3.0)
+
+    assert one.cause == "timeout"
+    assert one.supervision.outcome is not None
+    assert one.supervision.outcome.sigkill_needed
+
+
+def test_a_failing_clean_up_is_tried_again_and_given_up(play: Callable[..., Play]) -> None:
+    """Leftovers that can't be killed don't count as gone; after some tries the outcome comes."""
+    one = play().begin()
+    one.scope.end(0, leftovers=[NOBODY + 1])
+    one.scope.errors["signal"] = denied()
+
+    one.supervision.settle()
+    assert one.supervision.outcome is None
+    one.advance(30.0)
+
+    assert one.cause == "exited"
+    assert one.supervision.outcome is not None
+    assert one.supervision.outcome.leftovers == (NOBODY + 1,)
+
+
+def test_a_forked_child_kills_nothing(play: Callable[..., Play]) -> None:
+    """After a fork, kill and abort in the child leave the parent's subprocess alone."""
+    one = play().begin()
+    one.supervision.after_fork_in_child()
+
+    one.supervision.kill("abort")
+    one.supervision.abort("abort")
+
+    assert one.signals == []

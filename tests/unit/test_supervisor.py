@@ -95,6 +95,13 @@ def start(supervisor: Supervisor, args: Any = ("true",), **how: Any) -> Monitore
     return supervisor.spawn(args, {}, settings=settings, **options)
 
 
+def test_the_tick_of_one_subprocess(supervisor: Supervisor) -> None:
+    """A tick that `spawn` is given holds for its subprocess, whatever the supervisor's own is."""
+    start(supervisor, tick=0.25).outcome(PATIENCE)
+
+    assert supervisor.poller().tick_seconds == 0.25
+
+
 # --- ids
 
 
@@ -539,6 +546,22 @@ def test_observe_nobody(supervisor: Supervisor) -> None:
     """A process that isn't there is the caller's error, and the id stays free."""
     with pytest.raises(ProcessLookupError):
         supervisor.observe(2**22 + 7, settings=supervisor.settings(), subprocess_id="one")
+    assert start(supervisor, subprocess_id="one").outcome(PATIENCE).exit_code == 0
+
+
+def test_observe_without_a_thread(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can't be watched does not seem watched: the error comes through, the id is free."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    settings = supervisor.settings()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            supervisor.observe(os.getpid(), settings=settings, subprocess_id="one")
+
+    assert supervisor.live() == []
     assert start(supervisor, subprocess_id="one").outcome(PATIENCE).exit_code == 0
 
 
