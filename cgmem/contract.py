@@ -176,6 +176,12 @@ class Scope(Protocol):
         at most scopes find, and then nothing is parsed. Else never None.
         """
 
+    def unchanged(self) -> bool:
+        """Whether nothing moved since the last sample, where that costs less than a sample.
+
+        False when in doubt, also for a scope that has gone: a sample will tell.
+        """
+
     def counters(self) -> Counters:
         """Take the last read. Valid once every process has ended and until `close`."""
 

@@ -145,7 +145,10 @@ class Supervision:
     def tick(self, now: float) -> None:
         """Look, unless nothing moved."""
         with self._lock:
-            if self.outcome is not None or (self._exit_wakes and self.watch.unchanged()):
+            if self.outcome is not None:
+                return
+            # The way that nearly every tick of nearly every scope takes.
+            if self._exit_wakes and self.watch.quiet and self.scope.unchanged():
                 return
             if self._only_ticks_tell():
                 self._has_ended()  # before the look: what is left is no size of its own

@@ -36,7 +36,6 @@ class Watch:
         self._began = clock()
         self._history = judge.History.start()
         self._last_look: Look | None = None
-        self._ahead: Sample | None = None
         self._bound_of: Plan | None = None
         self._bound: int | None = None
 
@@ -44,19 +43,6 @@ class Watch:
     def metric(self) -> Metric:
         """What the figures measure."""
         return self.last_sample.metric if self.last_sample else "cgroup"
-
-    def unchanged(self) -> bool:
-        """Whether a quiet scope is as at the last look: the fast way, which most ticks take.
-
-        What has changed is kept for the `look` that follows.
-        """
-        if not self.quiet or self._last_look is not None:
-            return False
-        try:
-            self._ahead = self._scope.sample(self._bound, if_changed=True)
-        except (CgmemError, OSError):  # `look` will meet it again
-            return False
-        return self._ahead is None
 
     def look(self, plan: Plan, *, if_changed: bool, alive: bool) -> Found:
         """Take one sample and judge it. `alive`: the main process has not ended.
@@ -66,9 +52,7 @@ class Watch:
         """
         began = self._clock()
         bound = self._detail_above(plan)
-        sample, self._ahead = self._ahead, None
-        if sample is None:
-            sample = self._scope.sample(bound, if_changed=if_changed)
+        sample = self._scope.sample(bound, if_changed=if_changed)
         if sample is None:
             last = self._last_look
             if last is None:

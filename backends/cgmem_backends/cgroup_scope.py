@@ -114,6 +114,16 @@ class CgroupScope:
             return sample
         return self._with_detail(sample)
 
+    def unchanged(self) -> bool:
+        """Two preads and a comparison; nothing is parsed."""
+        try:
+            return self._looked == (
+                os.pread(self._current_fd, 32, 0),
+                os.pread(self._events_fd, _SMALL, 0),
+            )
+        except OSError:
+            return False
+
     def counters(self) -> Counters:
         """Read events, peak and what reclaim could take back; local events only after a kill."""
         try:

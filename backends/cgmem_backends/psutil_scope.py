@@ -118,6 +118,10 @@ class PsutilScope:
             frozen=frozen,
         )
 
+    def unchanged(self) -> bool:
+        """Never known without a sample."""
+        return False
+
     def counters(self) -> Counters:
         """There are no counters; the peak is the highest sample."""
         return Counters(peak_bytes=self._peak_bytes)

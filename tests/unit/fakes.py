@@ -120,6 +120,9 @@ class FakeScope:
         self._called("start", args)
         return self.popen.as_popen()
 
+    def unchanged(self) -> bool:
+        return "sample" not in self.errors and self.current_bytes == self._last_bytes
+
     def sample(self, detail_above: int | None = None, *, if_changed: bool = False) -> Sample | None:
         self._called("sample", detail_above)
         if if_changed and self.current_bytes == self._last_bytes:
