@@ -222,6 +222,12 @@ class Backend(Protocol):
         Raises `BackendUnavailable` or `CgroupError`.
         """
 
+    def prepare(self, limits: Limits) -> None:
+        """The caller is idle: make ready what the next `open_scope` may need. Never raises."""
+
+    def close(self) -> None:
+        """Give up what was made ready. Open scopes are their owners'. Never raises."""
+
     def list_scopes(self) -> list[Scope]:
         """Every live scope of this user (root: of everybody), whichever process opened it."""
 

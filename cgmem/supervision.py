@@ -55,6 +55,9 @@ class Sinks(Protocol):
     def ended(self, supervision: Supervision, outcome: Outcome) -> None:
         """Take the outcome; the supervision is over."""
 
+    def idle(self, supervision: Supervision) -> None:
+        """The caller is about to wait for this one: time for what can be done ahead."""
+
     def warn(self, text: str) -> None:
         """Take a word about trouble of our own."""
 
@@ -230,6 +233,7 @@ class Supervision:
             yield
             return
         self._poller.mute(self, exit_fd, True)
+        self._sinks_do(lambda: self._sinks.idle(self))
         try:
             yield
         except BaseException:

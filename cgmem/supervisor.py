@@ -89,6 +89,7 @@ class Supervisor:
         self._memory: tuple[float, SystemMemory] | None = None
         self._callbacks = Callbacks(self._warn)
         self._poller: Poller | None = None
+        self._spawned = 0
         self._start_ticks: tuple[int, int] | None = None
 
     def after_fork_in_child(self) -> None:
@@ -151,6 +152,7 @@ class Supervisor:
         except BaseException:
             self._registry.release(subprocess_id)
             raise
+        self._spawned += 1
         if hooks.on_start is not None:
             hooks.on_start()
         supervision = self._supervise(scope, plan, hooks)
@@ -217,6 +219,8 @@ class Supervisor:
         if self._poller is not None:
             self._poller.stop()
             self._poller = None
+        for choice in tuple(self._choices.values()):
+            choice.backend.close()
         self._callbacks.close(callbacks_timeout)
         self._journal.close()
 
@@ -241,6 +245,13 @@ class Supervisor:
         hook = self._hooks.pop(supervision.subprocess_id, Hooks()).on_end
         if hook is not None:
             self._callbacks.call(hook, outcome)
+
+    def idle(self, supervision: Supervision) -> None:
+        """Have the next scope made ready, once it is seen that there is more than one to start."""
+        settings = supervision.plan.settings
+        chosen = self._choices.get((settings.backend, settings.enforcement == "required"))
+        if self._spawned > 1 and chosen is not None:
+            chosen.backend.prepare(supervision.plan.limits)
 
     def warn(self, text: str) -> None:
         """Pass on a word about trouble of our own."""

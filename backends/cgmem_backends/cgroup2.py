@@ -27,9 +27,14 @@ from cgmem_backends.cgroup_scope import CgroupScope
 from cgmem_backends.hierarchy import Hierarchy, find_hierarchy
 from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.placement import Placement
+from cgmem_backends.spare import Spare
 
 _PREFIX = "cgmem-"
 _SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3)
+
+
+_NOBODY = ScopeRecord("", 0, 0, 0.0)
+"""The record of a cgroup that no subprocess has yet."""
 
 
 class _Claimed(NamedTuple):
@@ -71,6 +76,7 @@ class Cgroup2Backend:
         self._numbers = itertools.count(1)
         self._claim_lock = threading.Lock()
         self._claimed: _Claimed | None = None
+        self._spare = Spare(self._make_scope)
 
     def probe(self) -> Usability:
         """Say whether the own cgroup can be divided, changing nothing."""
@@ -78,20 +84,42 @@ class Cgroup2Backend:
 
     def open_scope(self, record: ScopeRecord, limits: Limits) -> tuple[Scope, EffectiveLimits]:
         """Make a cgroup with its limits set. Raises `BackendUnavailable` or `CgroupError`."""
+        ready = self._spare.take(record, limits) or self._open_new(record, limits)
+        self._write_down(ready[0].directory, record)
+        return ready
+
+    def prepare(self, limits: Limits) -> None:
+        """Make a cgroup ahead, for the next `open_scope`."""
+        self._spare.prepare(limits)
+
+    def close(self) -> None:
+        """Remove a cgroup that was made ahead."""
+        self._spare.close()
+
+    def _open_new(
+        self, record: ScopeRecord, limits: Limits
+    ) -> tuple[CgroupScope, EffectiveLimits]:
+        scope = self._make_scope(limits)
+        try:
+            return scope, scope.renew(record)
+        except BaseException:
+            scope.detach()
+            raise
+
+    def _make_scope(self, limits: Limits) -> CgroupScope:
         claimed = self._claim()
         directory = self._make(claimed.base)
         try:
-            scope = self._scope(directory, record, *claimed[1:])
+            scope = self._scope(directory, _NOBODY, *claimed[1:])
             try:
-                effective = scope.set_limits(limits)
+                scope.set_limits(limits)
             except BaseException:
                 scope.detach()
                 raise
         except BaseException:
             cg.remove(directory, self._rmdir)
             raise
-        self._write_down(directory, record)
-        return scope, effective
+        return scope
 
     def list_scopes(self) -> list[Scope]:
         """Every scope of this user (root: of everybody) that this mount shows."""

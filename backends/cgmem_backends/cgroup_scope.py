@@ -62,6 +62,7 @@ class CgroupScope:
         self._descriptors: dict[str, int] = {}
         self._last_events: MemoryEvents | None = None
         self._looked: tuple[bytes, bytes] | None = None
+        self._held = EffectiveLimits(None, None, None, None, None, enforced=False)
         try:
             with cg.translated("opening", self._path + kf.MEMORY_CURRENT):
                 self._current_fd = self._hold(kf.MEMORY_CURRENT)
@@ -148,18 +149,33 @@ class CgroupScope:
         hard = cg.write_limit(self.directory, kf.MEMORY_MAX, limits.max_bytes)
         swap, swap_counted = self._set_swap(limits.swap_max_bytes)
         self._set_oom_group(limits.oom_group)
-        smallest, source = hard, self.location
-        above = self._ancestry.smallest_limit()
-        if above is not None and (smallest is None or above.max_bytes < smallest):
-            smallest, source = above.max_bytes, str(above.directory)
-        return EffectiveLimits(
+        self._held = EffectiveLimits(
             high,
             hard,
             swap,
-            smallest,
-            None if smallest is None else source,
+            hard,
+            None if hard is None else self.location,
             enforced=hard is not None and hard <= (limits.max_bytes or hard),
             soft=not swap_counted and _host_has_swap(),
+        )
+        return self._with_ancestors(self._held)
+
+    def renew(self, record: ScopeRecord) -> EffectiveLimits:
+        """Take a scope in which nothing has run yet for another subprocess, limits as they are.
+
+        Raises `ScopeVanished` once it is gone.
+        """
+        self._read_events()
+        self.record = record
+        self._ancestor_ooms = self._ancestry.ooms()
+        return self._with_ancestors(self._held)
+
+    def _with_ancestors(self, own: EffectiveLimits) -> EffectiveLimits:
+        above = self._ancestry.smallest_limit()
+        if above is None or (own.max_bytes is not None and own.max_bytes <= above.max_bytes):
+            return own
+        return own._replace(
+            effective_max_bytes=above.max_bytes, effective_max_source=str(above.directory)
         )
 
     def freeze(self, frozen: bool) -> None:

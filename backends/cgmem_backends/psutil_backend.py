@@ -122,6 +122,12 @@ class PsutilBackend:
         scope.follow(process.identity, marked=False)
         return scope
 
+    def prepare(self, limits: Limits) -> None:
+        """Nothing can be made ahead."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
     def list_scopes(self) -> list[Scope]:
         """Every scope that is written down and has a living process.
 

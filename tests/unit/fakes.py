@@ -175,6 +175,7 @@ class FakeBackend:
     """Opens the scopes that it was given, then fresh ones."""
 
     def __init__(self, clock: FakeClock, scopes: Sequence[FakeScope] = ()) -> None:
+        self.prepared: list[Limits] = []
         self.name = "fake"
         self.capabilities = Capabilities(
             kernel_limits=True,
@@ -203,6 +204,12 @@ class FakeBackend:
         self.limits.append(limits)
         return scope, self.effective(limits)
 
+    def prepare(self, limits: Limits) -> None:
+        self.prepared.append(limits)
+
+    def close(self) -> None:
+        self.prepared.clear()
+
     def list_scopes(self) -> list[Scope]:
         return list(self.opened)
 
@@ -223,6 +230,9 @@ class FakeSinks:
     def ended(self, supervision: Supervision, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self._fail("ended")
+
+    def idle(self, supervision: Supervision) -> None:
+        """Nothing to do ahead."""
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
