@@ -93,7 +93,8 @@ class Supervision:
         self._started = clock()
         self._main: MainProcess | None = None
         self._wakes: tuple[int, ...] = ()
-        self._exit_wakes = False
+        self._restful = False
+        """Quiet, alive, and its end will wake the poller: an unchanged scope needs no look."""
         self._cleanups_failed = 0
         self._what_we_did: WhatWeDid | None = None
         self._sigkill_needed = False
@@ -135,7 +136,7 @@ class Supervision:
                 self._poller.remove(self)
                 self._close_main()
                 self._poller.add(self, ())
-            self._exit_wakes = not self._only_ticks_tell()
+            self._restful = self.watch.quiet and not self._only_ticks_tell()
             self._reschedule()
 
     @property
@@ -148,10 +149,10 @@ class Supervision:
     def tick(self, now: float) -> None:
         """Look, unless nothing moved."""
         with self._lock:
-            if self.outcome is not None:
-                return
             # The way that nearly every tick of nearly every scope takes.
-            if self._exit_wakes and self.watch.quiet and self.scope.unchanged():
+            if self._restful and self.scope.unchanged():
+                return
+            if self.outcome is not None:
                 return
             if self._only_ticks_tell():
                 self._has_ended()  # before the look: what is left is no size of its own
@@ -311,6 +312,7 @@ class Supervision:
             self._tell_failure(error)
             return
         self._sampling_failed = False
+        self._restful = self.watch.quiet and not self._only_ticks_tell()
         if self._what_we_did is None:
             self.level = self.watch.level
         if found.again_in is not None:
@@ -467,6 +469,7 @@ class Supervision:
             self._poller.wake_by(self, *descriptor)
 
     def _finish(self) -> None:
+        self._restful = False
         # First the poller: a closed descriptor's number may belong to somebody else at once.
         self._poller.remove(self)
         try:

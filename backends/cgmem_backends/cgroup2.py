@@ -96,9 +96,7 @@ class Cgroup2Backend:
         """Remove a cgroup that was made ahead."""
         self._spare.close()
 
-    def _open_new(
-        self, record: ScopeRecord, limits: Limits
-    ) -> tuple[CgroupScope, EffectiveLimits]:
+    def _open_new(self, record: ScopeRecord, limits: Limits) -> tuple[CgroupScope, EffectiveLimits]:
         scope = self._make_scope(limits)
         try:
             return scope, scope.renew(record)
