@@ -35,6 +35,8 @@ class Journal:
         self._lock = threading.Lock()
         self._logs: dict[str, MemoryLogs] = {}
         self._directories: dict[tuple[str | None, str | None, str], str] = {}
+        self._waiting = False
+        """Some file may have lines that are not written yet."""
         self._monitor: MemoryMonitor | None = None
         self._monitor_at = 0.0
         self._writer_lock: WriterLock | None = None
@@ -71,11 +73,14 @@ class Journal:
 
     def tick(self, now: float) -> None:
         """Write what waits, and look at the machine from time to time. `now` is monotonic."""
-        for logs in tuple(self._logs.values()):
-            logs.flush()
-        if self._logs and now >= self._monitor_at:
+        if now >= self._monitor_at and self._logs:
             self._monitor_at = now + MONITOR_SECONDS
             self._machine_monitor().tick(now)
+            self._waiting = True
+        if self._waiting:
+            self._waiting = False  # before the flush: a line may come meanwhile
+            if sum(logs.flush() for logs in tuple(self._logs.values())):
+                self._waiting = True
 
     def close(self) -> None:
         """Write what waits and give up descriptors and the writer's lock."""
@@ -107,6 +112,7 @@ class Journal:
                 write(logs)
             except (CgmemError, OSError, ValueError) as error:
                 self._warn(f"log in {directory}: {error}")
+            self._waiting = True
 
 
 def _stats(outcome: Outcome) -> dict[str, Any]:

@@ -73,12 +73,13 @@ class JsonLinesFile:
                     self._write()
         self._tell()
 
-    def flush(self) -> None:
-        """Write what waits, in one write(2)."""
+    def flush(self) -> bool:
+        """Write what waits, in one write(2). True if something waits still."""
         if self._lines or self._lost:
             with self._lock:
                 self._write()
             self._tell()
+        return bool(self._lines)
 
     def close(self) -> None:
         """Write what waits and give up the descriptor. A later append opens it again."""

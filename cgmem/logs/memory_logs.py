@@ -43,10 +43,10 @@ class MemoryLogs:
         """Add a `monitor_line`: written at once if its level is CRITICAL."""
         self._monitor.append(line, line["level"] == "CRITICAL")
 
-    def flush(self) -> None:
-        """Write what waits. The poller calls this in each tick."""
-        for file in (self._alerts, self._stats, self._monitor):
-            file.flush()
+    def flush(self) -> bool:
+        """Write what waits. True if something waits still."""
+        files = (self._alerts, self._stats, self._monitor)
+        return sum(file.flush() for file in files) > 0
 
     def close(self) -> None:
         """Write what waits and give up the descriptors. A later line opens its file again."""
