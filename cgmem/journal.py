@@ -135,8 +135,8 @@ def _stats(outcome: Outcome) -> dict[str, Any]:
 def _cwd() -> str:
     try:
         return os.getcwd()  # noqa: PTH109  (a Path is not needed)
-    except FileNotFoundError:
-        return "/"
+    except FileNotFoundError:  # it was removed; "/" would collect everybody's lines
+        return os.path.expanduser("~")  # noqa: PTH111  (a Path is not needed)
 
 
 def _monitor_lock() -> Path:

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from cgmem import preflight, selector
-from cgmem.contract import MB, Level, Sample, Scope, SystemMemory, Thresholds
-from cgmem.errors import CgmemError, ConfigurationError, InvalidIdError
+from cgmem.contract import MB, Level, SystemMemory, Thresholds
+from cgmem.errors import ConfigurationError, InvalidIdError
 from cgmem.ids import check_id
-from cgmem.judge import History, Policy, judge, judged_bytes
+from cgmem.live_scopes import LiveScope, live_scopes
 from cgmem.logs.lines import mb, stats_line, system_memory_mb
 from cgmem.outcome import Outcome
 from cgmem.process import MonitoredProcess
@@ -113,8 +113,9 @@ class SubprocessMemoryMonitor:
         """Begin to watch under this id.
 
         `process_info` may be or carry (key `pid` or `process`) a pid or a `MonitoredProcess`. A
-        process that already runs is observed, not limited: charges don't move. With neither, id
-        and time are recorded and nothing is measured. Raises `InvalidIdError`,
+        process that already runs is polled, and killed at the hard limit; the kernel holds nothing,
+        since charges don't move. A `MonitoredProcess` keeps the budget that it was started with.
+        With neither, id and time are recorded and nothing is measured. Raises `InvalidIdError`,
         `ProcessLookupError`, `ConfigurationError`.
         """
         info, target = _target(process_info)
@@ -183,7 +184,7 @@ class SubprocessMemoryMonitor:
 
     def get_all_subprocess_stats(self) -> dict[str, dict[str, Any]]:
         """Every live subprocess of this user by id, whichever process started it."""
-        found = _live_scopes()
+        found = {live.record.subprocess_id: _seen(live) for live in live_scopes()}
         for supervision in self._supervisor.live():
             memory_mb, level = supervision.check()
             found[supervision.subprocess_id] = {
@@ -294,39 +295,14 @@ def _target(
     return info, found
 
 
-def _live_scopes() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for name in selector.NAMES:
-        try:
-            scopes = selector.load(name).list_scopes()
-        except (CgmemError, OSError, ImportError):
-            continue  # a backend that can't work here has no scopes
-        for scope in scopes:
-            try:
-                pids = scope.pids()
-                if pids:  # else it has ended, and its supervisor with it
-                    found[scope.record.subprocess_id] = _seen(name, scope, pids)
-            except (CgmemError, OSError):
-                continue  # ended meanwhile
-            finally:
-                scope.detach()
-    return found
-
-
-def _seen(backend: str, scope: Scope, pids: list[int]) -> dict[str, Any]:
-    record = scope.record
-    thresholds = Thresholds(record.warning_bytes, record.critical_bytes, record.max_bytes)
-    sample = scope.sample(0) or Sample(0.0, 0, "cgroup")
-    # Counters that rose before we looked are no news.
-    history = History.start(sample.events)
-    level = judge(thresholds, Policy(enforcement="off"), history, sample).level
+def _seen(live: LiveScope) -> dict[str, Any]:
     return {
-        "memory_mb": mb(judged_bytes(sample)),
-        "status": level,
-        "agent_type": record.agent_type,
-        "backend": backend,
-        "pids": pids,
-        "supervisor_pid": record.supervisor_pid,
+        "memory_mb": mb(live.judged_bytes),
+        "status": live.level,
+        "agent_type": live.record.agent_type,
+        "backend": live.backend,
+        "pids": list(live.pids),
+        "supervisor_pid": live.record.supervisor_pid,
     }
 
 

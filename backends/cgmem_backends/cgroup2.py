@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -135,8 +136,15 @@ class Cgroup2Backend:
             parent = directory.parent
             ancestry = ancestries.get(parent) or Ancestry(parent, mount)
             ancestries[parent] = ancestry
-            with suppress(CgroupError, ScopeVanished):  # removed meanwhile
+            try:
                 found.append(self._scope(directory, record, ancestry, hierarchy, root_is_hosts))
+            except ScopeVanished:  # removed meanwhile
+                continue
+            except CgroupError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    for scope in found:
+                        scope.detach()
+                    raise  # a short list would pass for the whole one
         return found
 
     def placement(self) -> tuple[str, str]:

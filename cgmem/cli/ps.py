@@ -6,7 +6,7 @@ import click
 
 from cgmem.cli import options
 from cgmem.cli.output import age, print_json, print_table
-from cgmem.cli.scopes import LiveScope, live_scopes
+from cgmem.live_scopes import LiveScope, live_scopes
 from cgmem.sizes import format_size
 
 _HEADINGS = ("ID", "LEVEL", "USED", "RAW", "MAX", "%", "PIDS", "AGE", "BACKEND", "BY")

@@ -12,9 +12,9 @@ from cgmem.cli import options
 from cgmem.cli.errors import NO, Failure, complain
 from cgmem.cli.output import age, coloured, plain, print_field, print_json
 from cgmem.cli.processes import Seen, look
-from cgmem.cli.scopes import LiveScope, live_scopes
 from cgmem.contract import MemoryEvents
 from cgmem.ids import check_id
+from cgmem.live_scopes import LiveScope, live_scopes
 from cgmem.sizes import format_size, mb
 
 _SHOWN_PROCESSES = 10

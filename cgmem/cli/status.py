@@ -9,8 +9,8 @@ import click
 from cgmem import selector
 from cgmem.cli import options
 from cgmem.cli.output import coloured, print_field, print_json
-from cgmem.cli.scopes import live_scopes
 from cgmem.errors import BackendUnavailable, EnforcementError
+from cgmem.live_scopes import live_scopes
 from cgmem.settings import Settings
 from cgmem.supervisor import Supervisor
 from cgmem.system_monitor import MemoryMonitor

@@ -1,7 +1,8 @@
-"""Live scopes as `ps` and `show` see them: of this user (root: of everybody), of any process."""
+"""Live scopes of this user (root: of everybody), whichever process started them."""
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -77,12 +78,16 @@ def _look_at_all() -> Iterator[LiveScope]:
         try:
             backend = selector.load(name)
             scopes = backend.list_scopes()
-        except (CgmemError, OSError):
+        except (CgmemError, OSError) as error:
+            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                raise  # a short list would pass for the whole one
             continue  # a mechanism that can't work on this host has no scopes
         for scope in scopes:
             try:
                 live = _look(backend, scope)
-            except (CgmemError, OSError):
+            except (CgmemError, OSError) as error:
+                if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                    raise
                 continue  # it ended meanwhile
             finally:
                 scope.detach()
