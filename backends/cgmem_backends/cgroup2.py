@@ -77,7 +77,7 @@ class Cgroup2Backend:
         self._numbers = itertools.count(1)
         self._claim_lock = threading.Lock()
         self._claimed: _Claimed | None = None
-        self._spare = Spare(self._make_scope)
+        self._spare = Spare()
 
     def probe(self) -> Usability:
         """Say whether the own cgroup can be divided, changing nothing."""
@@ -91,7 +91,7 @@ class Cgroup2Backend:
 
     def prepare(self, limits: Limits) -> None:
         """Make a cgroup ahead, for the next `open_scope`."""
-        self._spare.prepare(limits)
+        self._spare.prepare(limits, self._make_scope)
 
     def close(self) -> None:
         """Remove a cgroup that was made ahead."""

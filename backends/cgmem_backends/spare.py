@@ -21,17 +21,16 @@ Make = Callable[[Limits], CgroupScope]
 class Spare:
     """Holds at most one scope. Thread-safe."""
 
-    def __init__(self, make: Make) -> None:
-        self._make = make
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: tuple[Limits, CgroupScope] | None = None
         self._pid = os.getpid()
 
-    def prepare(self, limits: Limits) -> None:
+    def prepare(self, limits: Limits, make: Make) -> None:
         """Make one with this budget, unless there is one. Never raises: the next start will."""
         with suppress(CgmemError, OSError), self._lock:
             if self._held is None:
-                self._held = limits, self._make(limits)
+                self._held = limits, make(limits)
 
     def take(
         self, record: ScopeRecord, limits: Limits
