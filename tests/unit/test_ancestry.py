@@ -12,7 +12,7 @@ import pytest
 from cgmem.errors import CgroupError
 from cgmem_backends import ancestry
 from cgmem_backends.ancestry import AncestorLimit, Ancestry, own_headroom
-from tests.unit.fake_cgroupfs import FakeCgroupfs, install
+from tests.unit.fake_cgroupfs import FakeCgroupfs, install, open_descriptors
 
 OOM_ONCE = "low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\n"
 
@@ -26,11 +26,6 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroupfs:
         "a/b/c": {"memory.max": "max\n", "memory.current": "400000\n"},
     }
     return install(FakeCgroupfs(tmp_path, tree, own="/a/b/c"), monkeypatch)
-
-
-def open_descriptors() -> int:
-    """Count this process's descriptors."""
-    return len(list(Path("/dev/fd").iterdir()))
 
 
 def of(fake: FakeCgroupfs, path: str) -> Ancestry:

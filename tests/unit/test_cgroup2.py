@@ -18,7 +18,7 @@ from cgmem_backends import scope_record
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.placement import Placement
 from cgmem_backends.subtree import RECORD_XATTR, SUPERVISOR_LEAF
-from tests.unit.fake_cgroupfs import FakeCgroupfs, install
+from tests.unit.fake_cgroupfs import FakeCgroupfs, install, open_descriptors
 
 MB = 1 << 20
 RECORD = ScopeRecord("engineer_1", os.getpid(), 2, 3.0, ("make",), "engineer", 1, 2, 3, "/var/log")
@@ -53,11 +53,6 @@ def on(fake: FakeCgroupfs) -> Cgroup2Backend:
 def scopes(fake: FakeCgroupfs, path: str = "job") -> list[str]:
     """Name the scopes' directories."""
     return sorted(x.name for x in fake.at(path).glob("cgmem-*") if x.name != SUPERVISOR_LEAF)
-
-
-def open_descriptors() -> int:
-    """Count this process's descriptors."""
-    return len(list(Path("/dev/fd").iterdir()))
 
 
 def test_it_is_a_backend(build: Build) -> None:

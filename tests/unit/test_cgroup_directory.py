@@ -14,15 +14,10 @@ from hypothesis import strategies as st
 from cgmem.errors import CgroupError, ScopeVanished
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
-from tests.unit.fake_cgroupfs import FakeCgroupfs, install
+from tests.unit.fake_cgroupfs import FakeCgroupfs, install, open_descriptors
 
 MB = 1 << 20
 NO_KILL = ("cgroup.kill",)
-
-
-def open_descriptors() -> int:
-    """Count this process's descriptors."""
-    return len(list(Path("/dev/fd").iterdir()))
 
 
 @pytest.fixture

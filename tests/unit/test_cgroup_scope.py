@@ -18,7 +18,7 @@ from cgmem_backends import kernel_files as kf
 from cgmem_backends.ancestry import Ancestry
 from cgmem_backends.cgroup_scope import CgroupScope
 from cgmem_backends.placement import Placement
-from tests.unit.fake_cgroupfs import MEMORY, FakeCgroupfs, install
+from tests.unit.fake_cgroupfs import MEMORY, FakeCgroupfs, install, open_descriptors
 
 MB = 1 << 20
 RECORD = ScopeRecord("engineer_1", 1, 2, 3.0)
@@ -67,11 +67,6 @@ class Opened:
     def put(self, name: str, text: str | None) -> None:
         """Change one of its files."""
         self.fake.put("job/one", name, text)
-
-
-def open_descriptors() -> int:
-    """Count this process's descriptors."""
-    return len(list(Path("/dev/fd").iterdir()))
 
 
 Open = Callable[..., Opened]

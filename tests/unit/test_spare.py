@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from cgmem.contract import Limits, ScopeRecord
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.placement import Placement
-from tests.unit.fake_cgroupfs import FakeCgroupfs, install
+from tests.unit.fake_cgroupfs import FakeCgroupfs, install, open_descriptors
 
 MB = 1 << 20
 RECORD = ScopeRecord("engineer_1", os.getpid(), 2, 3.0, ("make",))
@@ -42,12 +41,6 @@ class Ahead:
 def ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ahead:
     """A backend that is ours to try."""
     return Ahead(install(FakeCgroupfs(tmp_path, {"job": {}}), monkeypatch))
-
-
-def descriptors() -> int:
-    """Count this process's descriptors, without those of what nobody holds any more."""
-    gc.collect()
-    return len(list(Path("/dev/fd").iterdir()))
 
 
 def test_the_next_scope_is_the_one_made_ahead(ahead: Ahead) -> None:
@@ -113,11 +106,11 @@ def test_a_limit_above_it_that_was_set_meanwhile(ahead: Ahead) -> None:
 def test_nothing_is_left(ahead: Ahead) -> None:
     """`close` removes what was not used, with its descriptors."""
     scope, _ = ahead.backend.open_scope(RECORD, LIMITS)  # claims the subtree
-    before = descriptors()
+    before = open_descriptors()
     ahead.backend.prepare(LIMITS)
     ahead.backend.close()
 
-    assert descriptors() == before
+    assert open_descriptors() == before
     assert len(ahead.cgroups) == 1
     scope.detach()
 
