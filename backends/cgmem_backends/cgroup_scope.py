@@ -62,6 +62,7 @@ class CgroupScope:
         self._descriptors: dict[str, int] = {}
         self._last_events: MemoryEvents | None = None
         self._looked: tuple[bytes, bytes] | None = None
+        self._ahead: tuple[bytes, bytes] | None = None
         self._held = EffectiveLimits(None, None, None, None, None, enforced=False)
         try:
             with cg.translated("opening", self._path + kf.MEMORY_CURRENT):
@@ -100,10 +101,9 @@ class CgroupScope:
 
     def sample(self, detail_above: int | None = None, *, if_changed: bool = False) -> Sample | None:
         """Two preads; past `detail_above` bytes also memory.stat, pressure, swap and CPU time."""
-        try:
-            looked = (os.pread(self._current_fd, 32, 0), os.pread(self._events_fd, _SMALL, 0))
-        except OSError as error:
-            raise self._translated(error, kf.MEMORY_EVENTS) from error
+        looked, self._ahead = self._ahead, None
+        if looked is None:
+            looked = self._read_both()
         if if_changed and looked == self._looked:
             return None
         self._looked = looked
@@ -116,14 +116,15 @@ class CgroupScope:
         return self._with_detail(sample)
 
     def unchanged(self) -> bool:
-        """Two preads and a comparison; nothing is parsed."""
+        """Two preads and a comparison; nothing is parsed. What has changed waits for `sample`."""
         try:
-            return self._looked == (
-                os.pread(self._current_fd, 32, 0),
-                os.pread(self._events_fd, _SMALL, 0),
-            )
+            looked = (os.pread(self._current_fd, 32, 0), os.pread(self._events_fd, _SMALL, 0))
         except OSError:
             return False
+        if looked == self._looked:
+            return True
+        self._ahead = looked
+        return False
 
     def counters(self) -> Counters:
         """Read events, peak and what reclaim could take back; local events only after a kill."""
@@ -225,6 +226,12 @@ class CgroupScope:
             if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
                 return b""
             raise self._translated(error, name) from error
+
+    def _read_both(self) -> tuple[bytes, bytes]:
+        try:
+            return os.pread(self._current_fd, 32, 0), os.pread(self._events_fd, _SMALL, 0)
+        except OSError as error:
+            raise self._translated(error, kf.MEMORY_EVENTS) from error
 
     def _read_events(self) -> MemoryEvents:
         try:
