@@ -40,7 +40,8 @@ FAMILY = """
 import os, sys, time
 def child(leave):
     sys.stdout.flush()
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         if leave:
             os.setsid()
             if os.fork():
@@ -48,6 +49,8 @@ def child(leave):
         print(os.getpid(), flush=True)
         time.sleep(600)
         os._exit(0)
+    if leave:
+        os.waitpid(pid, 0)  # the one in between is gone before the main process says its pid
 child(False)
 child(True)
 print(os.getpid(), flush=True)
