@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from cgmem import running
 from cgmem.contract import Level
+from cgmem.main_process import exit_descriptor
 from cgmem.outcome import Outcome
 from cgmem.process import MonitoredProcess
 
@@ -188,12 +189,10 @@ async def run(
 
 async def _exit_of(process: MonitoredProcess) -> None:
     """Wait for the exit on a pidfd, where there is one; else the thread of `wait` does."""
-    opener = getattr(os, "pidfd_open", None)
-    if opener is None or process.popen.poll() is not None:
+    if process.popen.poll() is not None:
         return
-    try:
-        descriptor = opener(process.pid)
-    except OSError:  # reaped by now, or no descriptor left
+    descriptor = exit_descriptor(process.pid)
+    if descriptor is None:
         return
     loop = asyncio.get_running_loop()
     exited: asyncio.Future[None] = loop.create_future()

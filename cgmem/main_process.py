@@ -17,7 +17,7 @@ class MainProcess:
 
     def __init__(self, pid: int, popen: Popen[Any] | None) -> None:
         self.pid = pid
-        self.exit_fd = _exit_descriptor(pid)
+        self.exit_fd = exit_descriptor(pid)
         """A pidfd, or None where there is none to be had."""
         self._popen = popen
         self._ended = False
@@ -49,8 +49,8 @@ class MainProcess:
             self.exit_fd = None
 
 
-def _exit_descriptor(pid: int) -> int | None:
-    """A pidfd (Linux 5.3)."""
+def exit_descriptor(pid: int) -> int | None:
+    """A pidfd, readable once the process has ended (Linux 5.3); None where none is to be had."""
     opener = getattr(os, "pidfd_open", None)
     if opener is None:
         return None

@@ -18,11 +18,12 @@ from cgmem.contract import MB, Level, SystemMemory, Thresholds
 from cgmem.errors import ConfigurationError, InvalidIdError
 from cgmem.ids import check_id
 from cgmem.live_scopes import LiveScope, live_scopes
-from cgmem.logs.lines import mb, stats_line, system_memory_mb
+from cgmem.logs.lines import stats_line, system_memory_mb
 from cgmem.outcome import Outcome
 from cgmem.process import MonitoredProcess
 from cgmem.running import default_supervisor
 from cgmem.settings import Settings
+from cgmem.sizes import mb
 from cgmem.supervision import Supervision
 from cgmem.supervisor import Supervisor
 from cgmem.system_monitor import MemoryMonitor

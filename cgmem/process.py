@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from cgmem.contract import Level
 from cgmem.errors import CgmemError
+from cgmem.main_process import READABLE, exit_descriptor
 from cgmem.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -167,19 +168,15 @@ class MonitoredProcess:
 
     def _wait_for_exit(self, timeout: float) -> None:
         """Wait on a pidfd, to the millisecond; Popen.wait would look every 50 ms."""
-        opener = getattr(os, "pidfd_open", None)
         if self.popen.poll() is not None:
             return
-        try:
-            descriptor = opener(self.pid) if opener else None
-        except OSError:
-            descriptor = None
+        descriptor = exit_descriptor(self.pid)
         if descriptor is None:
             self.popen.wait(timeout)
             return
         try:
             waiter = select.poll()
-            waiter.register(descriptor, 1)  # POLLIN
+            waiter.register(descriptor, READABLE)
             # poll(2) takes a C int: more than 24 days are as good as for ever.
             if not waiter.poll(ceil(min(max(0.0, timeout * 1000), _LONGEST_POLL_MS))):
                 raise subprocess.TimeoutExpired(self.args, timeout)

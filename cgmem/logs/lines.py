@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cgmem.contract import MB, Alert, Level, SystemMemory
+from cgmem.contract import Alert, Level, SystemMemory
+from cgmem.sizes import mb
 
 
 def alert_line(
@@ -113,11 +114,6 @@ def headroom_mb(memory: SystemMemory) -> dict[str, Any]:
         "headroom_mb": mb(memory.headroom_bytes),
         "headroom_source": memory.headroom_source,
     }
-
-
-def mb(size_bytes: int) -> float:
-    """Bytes as the spec's MB (2**20 bytes), one decimal."""
-    return round(size_bytes / MB, 1)
 
 
 def local_timestamp(now: float) -> str:
