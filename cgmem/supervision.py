@@ -93,8 +93,6 @@ class Supervision:
         self._started = clock()
         self._main: MainProcess | None = None
         self._wakes: tuple[int, ...] = ()
-        self._restful = False
-        """Quiet, alive, and its end will wake the poller: an unchanged scope needs no look."""
         self._cleanups_failed = 0
         self._what_we_did: WhatWeDid | None = None
         self._sigkill_needed = False
@@ -136,7 +134,7 @@ class Supervision:
                 self._poller.remove(self)
                 self._close_main()
                 self._poller.add(self, ())
-            self._restful = self.watch.quiet and not self._only_ticks_tell()
+            self._rest()
             self._reschedule()
 
     @property
@@ -147,11 +145,8 @@ class Supervision:
     # --- what the poller calls
 
     def tick(self, now: float) -> None:
-        """Look, unless nothing moved."""
+        """Look. Not called while the scope rests."""
         with self._lock:
-            # The way that nearly every tick of nearly every scope takes.
-            if self._restful and self.scope.unchanged():
-                return
             if self.outcome is not None:
                 return
             if self._only_ticks_tell():
@@ -312,7 +307,7 @@ class Supervision:
             self._tell_failure(error)
             return
         self._sampling_failed = False
-        self._restful = self.watch.quiet and not self._only_ticks_tell()
+        self._rest()
         if self._what_we_did is None:
             self.level = self.watch.level
         if found.again_in is not None:
@@ -322,6 +317,11 @@ class Supervision:
             self._tell(alert, found.actions)
         for action in found.actions:
             self._act(action)
+
+    def _rest(self) -> None:
+        """Quiet, alive, and its end will wake the poller: an unchanged scope needs no look."""
+        resting = self.watch.quiet and not self._only_ticks_tell()
+        self._poller.at_rest(self, self.scope.unchanged if resting else None)
 
     def _tell_failure(self, error: Exception) -> None:
         # Once until it works again: the next look fails in the same way.
@@ -469,7 +469,6 @@ class Supervision:
             self._poller.wake_by(self, *descriptor)
 
     def _finish(self) -> None:
-        self._restful = False
         # First the poller: a closed descriptor's number may belong to somebody else at once.
         self._poller.remove(self)
         try:

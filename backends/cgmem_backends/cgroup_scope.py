@@ -11,6 +11,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Mapping
+from os import pread
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -118,7 +119,7 @@ class CgroupScope:
     def unchanged(self) -> bool:
         """Two preads and a comparison; nothing is parsed. What has changed waits for `sample`."""
         try:
-            looked = (os.pread(self._current_fd, 32, 0), os.pread(self._events_fd, _SMALL, 0))
+            looked = pread(self._current_fd, 32, 0), pread(self._events_fd, _SMALL, 0)
         except OSError:
             return False
         if looked == self._looked:
@@ -197,6 +198,8 @@ class CgroupScope:
 
     def detach(self) -> None:
         """Give up the descriptors."""
+        # A glance that comes too late must not read what gets their numbers next.
+        self._current_fd = self._events_fd = -1
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 

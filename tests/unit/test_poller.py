@@ -88,6 +88,48 @@ def test_ticks_all(clock: FakeClock, poller: DrivenPoller) -> None:
     assert poller.steps == 3
 
 
+def test_one_at_rest_is_not_ticked(clock: FakeClock, poller: DrivenPoller) -> None:
+    """One at rest is ticked only when its glance says that something moved, or with no glance."""
+    seen, unmoved = Seen(clock), [True]
+    poller.add(seen, ())
+    poller.at_rest(seen, lambda: unmoved[0])
+    poller.advance(3)
+    unmoved[0] = False
+    poller.advance(2)
+    poller.at_rest(seen, None)
+    poller.advance(2)
+
+    assert seen.ticks == [4, 6]
+
+
+def test_a_removed_one_does_not_rest(clock: FakeClock, poller: DrivenPoller) -> None:
+    """What was removed is neither ticked nor glanced at, though it says so too late."""
+    seen, glances = Seen(clock), []
+
+    def glance() -> bool:
+        glances.append(clock())
+        return False
+
+    poller.add(seen, ())
+    poller.remove(seen)
+    poller.at_rest(seen, glance)
+    poller.advance(4)
+
+    assert seen.ticks == glances == []
+
+
+def test_a_raising_glance_hurts_nobody_else(clock: FakeClock, poller: DrivenPoller) -> None:
+    """A glance that raises is reported once, and the others are ticked."""
+    broken, sound = Seen(clock, "broken"), Seen(clock)
+    poller.add(broken, ())
+    poller.add(sound, ())
+    poller.at_rest(broken, lambda: 1 // 0 == 0)
+    poller.advance(4)
+
+    assert sound.ticks == [2, 4]
+    assert poller.told == ["broken: ZeroDivisionError: integer division or modulo by zero"]
+
+
 def test_ticking_more_often(clock: FakeClock, poller: DrivenPoller) -> None:
     """The shortest tick that is asked for counts from then on; a longer one changes nothing."""
     seen = Seen(clock)
@@ -153,7 +195,7 @@ def test_a_raising_warn_stops_nothing(clock: FakeClock) -> None:
     poller = Poller(2.0, warn=warn, clock=clock)
     broken, sound = Seen(clock), Seen(clock)
     broken.error = ValueError("x")
-    poller._watched = {broken: [], sound: []}
+    poller._glances = dict.fromkeys((broken, sound), lambda: False)
 
     poller.tick(clock())
 
