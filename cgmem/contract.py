@@ -7,7 +7,7 @@ A key that the kernel lacks is `None`, never 0. Field names follow the kernel's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from subprocess import Popen
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -212,6 +212,8 @@ class Backend(Protocol):
 
     name: str
     capabilities: Capabilities
+    warn: Callable[[str], None]
+    """Takes a word about trouble of its own, from any thread. Its owner may set it."""
 
     def probe(self) -> Usability:
         """Say whether this host lets the mechanism work, and why not. Changes nothing lasting."""

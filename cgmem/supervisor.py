@@ -120,6 +120,7 @@ class Supervisor:
         with self._lock:
             if key not in self._choices:
                 self._choices[key] = selector.choose(key[0], kernel_limits_required=key[1])
+                self._choices[key].backend.warn = self._warn
             return self._choices[key]
 
     def spawn(

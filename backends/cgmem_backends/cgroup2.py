@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,15 +23,18 @@ from cgmem.contract import (
 )
 from cgmem.errors import CgroupError, ScopeVanished
 from cgmem_backends import cgroup_directory as cg
+from cgmem_backends import kernel_files as kf
 from cgmem_backends import scope_record, subtree
 from cgmem_backends.ancestry import Ancestry
 from cgmem_backends.cgroup_scope import CgroupScope
+from cgmem_backends.guard import Guard
 from cgmem_backends.hierarchy import Hierarchy, find_hierarchy
 from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.placement import Placement
 from cgmem_backends.spare import Spare
 
 _PREFIX = "cgmem-"
+_TRIAL_BYTES = 1 << 20
 _SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3)
 
 
@@ -64,6 +68,7 @@ class Cgroup2Backend:
         proc: Path = Path("/proc"),
         systemd_runs: bool | None = None,
         placement: Placement | None = None,
+        guard: Guard | None = None,
         clock: Callable[[], float] = time.monotonic,
         mkdir: Callable[[Path], None] = os.mkdir,
         rmdir: Callable[[Path], None] = os.rmdir,
@@ -71,6 +76,7 @@ class Cgroup2Backend:
         self._proc = proc
         self._systemd_runs = _SYSTEMD_RUNS.is_dir() if systemd_runs is None else systemd_runs
         self._placement = placement or Placement()
+        self._guard = guard or Guard(self._placement, mkdir=mkdir, rmdir=rmdir)
         self._clock = clock
         self._mkdir = mkdir
         self._rmdir = rmdir
@@ -78,6 +84,15 @@ class Cgroup2Backend:
         self._claim_lock = threading.Lock()
         self._claimed: _Claimed | None = None
         self._spare = Spare()
+
+    @property
+    def warn(self) -> Callable[[str], None]:
+        """See `cgmem.contract.Backend`."""
+        return self._guard.warn
+
+    @warn.setter
+    def warn(self, tell: Callable[[str], None]) -> None:
+        self._guard.warn = tell
 
     def probe(self) -> Usability:
         """Say whether the own cgroup can be divided, changing nothing."""
@@ -94,8 +109,9 @@ class Cgroup2Backend:
         self._spare.prepare(limits, self._make_scope)
 
     def close(self) -> None:
-        """Remove a cgroup that was made ahead."""
+        """Remove a cgroup that was made ahead, and send the guard away."""
         self._spare.close()
+        self._guard.close()
 
     def _open_new(self, record: ScopeRecord, limits: Limits) -> tuple[CgroupScope, EffectiveLimits]:
         scope = self._make_scope(limits)
@@ -110,6 +126,8 @@ class Cgroup2Backend:
         directory = self._make(claimed.base)
         try:
             scope = self._scope(directory, _NOBODY, *claimed[1:])
+            ours = f"{_PREFIX}{os.getpid()}-*"
+            scope.on_brake = partial(self._guard.start, claimed.base, ours)
             try:
                 scope.set_limits(limits)
             except BaseException:
@@ -150,6 +168,29 @@ class Cgroup2Backend:
     def placement(self) -> tuple[str, str]:
         """How children are put inside, and why so."""
         return self._placement.method, self._placement.reason
+
+    def try_guard(self, seconds: float = 20.0) -> str | None:
+        """Let a guard believe that we have died; None if it lifts a brake then, else why not.
+
+        Raises `BackendUnavailable` or `CgroupError`.
+        """
+        troubles: list[str] = []
+        guard = Guard(self._placement, mkdir=self._mkdir, rmdir=self._rmdir)
+        guard.warn = troubles.append
+        scope = self._make_scope(Limits(high_bytes=_TRIAL_BYTES))
+        try:
+            guard.start(scope.directory.parent, scope.directory.name)
+            guard.abandon()
+            deadline = self._clock() + seconds
+            while cg.read_limit(scope.directory, kf.MEMORY_HIGH) is not None:
+                if troubles or self._clock() > deadline:
+                    return troubles[0] if troubles else "it lifts no brake"
+                time.sleep(0.01)
+            return None
+        finally:
+            guard.close()
+            scope.close()
+            scope.detach()
 
     def _host(self) -> subtree.Host:
         return subtree.Host(

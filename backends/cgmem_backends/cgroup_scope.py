@@ -65,6 +65,8 @@ class CgroupScope:
         self._looked: tuple[bytes, bytes] | None = None
         self._ahead: tuple[bytes, bytes] | None = None
         self._held = EffectiveLimits(None, None, None, None, None, enforced=False)
+        self.on_brake: Callable[[], None] = lambda: None
+        """Called before memory.high is set."""
         try:
             with cg.translated("opening", self._path + kf.MEMORY_CURRENT):
                 self._current_fd = self._hold(kf.MEMORY_CURRENT)
@@ -147,6 +149,8 @@ class CgroupScope:
 
     def set_limits(self, limits: Limits) -> EffectiveLimits:
         """Write the budget and read it back. memory.high goes first: it is the gentler one."""
+        if limits.high_bytes is not None:
+            self.on_brake()
         high = cg.write_limit(self.directory, kf.MEMORY_HIGH, limits.high_bytes)
         hard = cg.write_limit(self.directory, kf.MEMORY_MAX, limits.max_bytes)
         swap, swap_counted = self._set_swap(limits.swap_max_bytes)

@@ -83,6 +83,7 @@ class PsutilBackend:
     ) -> None:
         source = source or host_processes(proc)
         self.capabilities = capabilities(source.metric)
+        self.warn: Callable[[str], None] = lambda _text: None
         self.skipped_records = 0
         """Files that the last `list_scopes` passed over: torn, foreign, not ours to read."""
         self._source = source

@@ -107,6 +107,8 @@ def _print_trial(trial: Trial) -> None:
     _print_line("launch", launch)
     if trial.placement:
         _print_line("placement", trial.placement)
+    if trial.guard:
+        _print_line("guard", trial.guard)
 
 
 def _print_line(name: str, text: str) -> None:

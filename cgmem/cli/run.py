@@ -115,6 +115,7 @@ def command(
             hooks=Hooks(on_alert=voice.alert, on_start=inbox.block),
         )
     except (CgmemError, OSError, ValueError, subprocess.SubprocessError) as error:
+        supervisor.close()
         return _refused(error, words, outlet, voice)
     if settings.disabled:
         inbox.block()

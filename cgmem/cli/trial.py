@@ -46,6 +46,8 @@ class Trial(NamedTuple):
     """The same with plain subprocess.Popen."""
     placement: str | None
     """How a child gets into its scope before its first instruction, and why so."""
+    guard: str | None
+    """Whether a brake is lifted when its supervisor dies; None where there is no brake."""
 
 
 @runtime_checkable
@@ -54,6 +56,14 @@ class PlacesChildren(Protocol):
 
     def placement(self) -> tuple[str, str]:
         """(method, why that one)."""
+
+
+@runtime_checkable
+class HasGuard(Protocol):
+    """A backend with a guard that can be tried."""
+
+    def try_guard(self) -> str | None:
+        """None if the guard works, else why not."""
 
 
 def try_backend(name: str) -> Trial:
@@ -101,7 +111,15 @@ def _run(supervisor: Supervisor) -> Trial:
         launch_ms=_quickest(spawn),
         popen_ms=_quickest(subprocess.Popen),
         placement=": ".join(backend.placement()) if isinstance(backend, PlacesChildren) else None,
+        guard=_guard(backend) if isinstance(backend, HasGuard) else None,
     )
+
+
+def _guard(backend: HasGuard) -> str:
+    why_not = backend.try_guard()
+    if why_not is None:
+        return "works: a brake is lifted when its supervisor dies"
+    return f"DOES NOT WORK: {why_not}"
 
 
 def _without_brake(process: MonitoredProcess) -> EffectiveLimits:

@@ -24,6 +24,8 @@ from cgmem_backends import (
     cgroup_scope,
     subtree,
 )
+from cgmem_backends.guard import Guard
+from cgmem_backends.placement import Placement
 
 PAGE = 4096
 
@@ -277,6 +279,23 @@ class FakeCgroupfs:
         self.process(os.getppid(), 0, "sh")
         if kind in ("v2", "hybrid") and self.at(own).is_dir():
             self.enter(own, os.getpid())
+
+
+class NoGuard(Guard):
+    """Starts no process; writes down for which scopes it was asked to."""
+
+    def __init__(self) -> None:
+        super().__init__(Placement(lambda: "not wanted here"))
+        self.starts: list[str] = []
+        self.closed = 0
+
+    def start(self, base: Path, scopes: str) -> None:
+        """Write down whose."""
+        self.starts.append(f"{base}/{scopes}")
+
+    def close(self) -> None:
+        """Count."""
+        self.closed += 1
 
 
 def install(fake: FakeCgroupfs, patch: pytest.MonkeyPatch) -> FakeCgroupfs:

@@ -176,6 +176,7 @@ class FakeBackend:
 
     def __init__(self, clock: FakeClock, scopes: Sequence[FakeScope] = ()) -> None:
         self.prepared: list[Limits] = []
+        self.warn: Callable[[str], None] = lambda _text: None
         self.name = "fake"
         self.capabilities = Capabilities(
             kernel_limits=True,

@@ -18,7 +18,7 @@ from cgmem_backends import scope_record
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.placement import Placement
 from cgmem_backends.subtree import RECORD_XATTR, SUPERVISOR_LEAF
-from tests.unit.fake_cgroupfs import FakeCgroupfs, install, open_descriptors
+from tests.unit.fake_cgroupfs import FakeCgroupfs, NoGuard, install, open_descriptors
 
 MB = 1 << 20
 RECORD = ScopeRecord("engineer_1", os.getpid(), 2, 3.0, ("make",), "engineer", 1, 2, 3, "/var/log")
@@ -39,12 +39,13 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     return made
 
 
-def on(fake: FakeCgroupfs) -> Cgroup2Backend:
+def on(fake: FakeCgroupfs, guard: NoGuard | None = None) -> Cgroup2Backend:
     """Return another backend on the same hierarchy."""
     return Cgroup2Backend(
         proc=fake.proc,
         systemd_runs=False,
         placement=Placement(lambda: "not wanted here"),
+        guard=guard or NoGuard(),
         mkdir=fake.mkdir,
         rmdir=fake.rmdir,
     )
@@ -316,3 +317,37 @@ def test_the_next_supervisor_shares_the_subtree(build: Build) -> None:
     assert first.location != second.location
     first.detach()
     second.detach()
+
+
+def test_a_brake_is_guarded(build: Build) -> None:
+    """The first memory.high, also one set later, starts a guard for this process's scopes."""
+    fake, _ = build()
+    guard = NoGuard()
+    backend = on(fake, guard)
+    scope, _ = backend.open_scope(RECORD, Limits(max_bytes=64 * MB))
+    before = list(guard.starts)
+    scope.set_limits(Limits(high_bytes=32 * MB, max_bytes=64 * MB))
+
+    assert before == []
+    assert guard.starts == [f"{fake.at('job')}/cgmem-{os.getpid()}-*"]
+    scope.detach()
+    backend.close()
+    assert guard.closed == 1
+
+
+def test_a_guard_is_no_scope(build: Build) -> None:
+    """The guard's cgroup is not listed."""
+    fake, backend = build()
+    fake.mkdir(fake.at(f"job/cgmem-guard-{os.getpid()}-1"))
+
+    assert backend.list_scopes() == []
+
+
+def test_trouble_with_the_guard_is_passed_on(build: Build) -> None:
+    """What the guard has to say goes where the backend's owner wants it."""
+    _, backend = build()
+    told: list[str] = []
+    backend.warn = told.append
+    backend.warn("no guard")
+
+    assert told == ["no guard"]
