@@ -26,6 +26,9 @@ class Seen(NamedTuple):
     what_we_did: WhatWeDid | None
     sigkill_needed: bool
     system_memory: SystemMemory
+    baseline: MemoryEvents | None = None
+    """memory.events when we took over a scope that had already lived."""
+    unobserved: bool = False
 
 
 def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
@@ -34,7 +37,9 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
     totals = finish(
         seen.figures,
         counters,
-        limit_reached=plan.limits.max_bytes if killed_at_own_limit(counters) else None,
+        limit_reached=plan.limits.max_bytes
+        if killed_at_own_limit(counters, seen.baseline)
+        else None,
         page_cache_counts=plan.policy.accounting == "current",
     )
     found = verdict(
@@ -43,6 +48,7 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
             counters=counters,
             figures=totals,
             limits=plan.limits,
+            baseline=seen.baseline,
             what_we_did=seen.what_we_did,
             sigkill_needed=seen.sigkill_needed,
             swap_free_bytes=seen.system_memory.swap_free_bytes,
@@ -76,4 +82,5 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
         system_memory=seen.system_memory,
         log_dir=record.log_dir,
         sigkill_needed=seen.sigkill_needed,
+        unobserved=seen.unobserved,
     )

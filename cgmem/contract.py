@@ -7,7 +7,7 @@ A key that the kernel lacks is `None`, never 0. Field names follow the kernel's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from subprocess import Popen
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -133,6 +133,12 @@ class ScopeRecord(NamedTuple):
     critical_bytes: int | None = None
     max_bytes: int | None = None
     log_dir: str | None = None
+    high_bytes: int | None = None
+    """memory.high as it is to be while nothing was released."""
+    supervisor_namespace: int = 0
+    """Inode of the pid namespace that `supervisor_pid` is of; 0 if unknown."""
+    concluded: bool = False
+    """Its end was told, or nobody is to tell it: what lives in it is left over."""
 
 
 class Scope(Protocol):
@@ -188,6 +194,12 @@ class Scope(Protocol):
     def set_limits(self, limits: Limits) -> EffectiveLimits:
         """Set the budget and read back what the kernel holds."""
 
+    def limits(self) -> Limits:
+        """Read the budget that the scope has now."""
+
+    def rewrite(self, record: ScopeRecord) -> None:
+        """Write down another record, so that later processes know."""
+
     def freeze(self, frozen: bool) -> None:
         """Stop every process of the scope (True), or let them run again (False)."""
 
@@ -202,6 +214,9 @@ class Scope(Protocol):
 
         Descriptors stay open until `detach`: whoever waits on them must stop first.
         """
+
+    def sweep(self) -> bool:
+        """Remove one of `Backend.remains`. True only for the one caller that did it."""
 
     def detach(self) -> None:
         """Give up the descriptors; the scope and its processes stay as they are."""
@@ -232,6 +247,19 @@ class Backend(Protocol):
 
     def list_scopes(self) -> list[Scope]:
         """Every live scope of this user (root: of everybody), whichever process opened it."""
+
+    def remains(self, *, nearby: bool = False) -> Iterator[Scope]:
+        """Scopes of this user without a process, whose supervisor is gone; each to be detached.
+
+        With `nearby` only where this process's own scopes are, which costs next to nothing.
+        """
+
+    def take_over(self, scope: Scope, record: ScopeRecord) -> None:
+        """Make an orphan of `list_scopes` this process's; `record` says so to later processes.
+
+        Raises `ScopeVanished`, and `CgmemError` where somebody else was faster, or the mechanism
+        can't.
+        """
 
 
 class ObservingBackend(Backend, Protocol):

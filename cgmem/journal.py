@@ -71,6 +71,14 @@ class Journal:
         """Write the statistics of a subprocess that has ended."""
         self._write(outcome.log_dir, lambda logs: logs.stats(_stats(outcome)))
 
+    def found(self, outcome: Outcome) -> None:
+        """Write the statistics of one that another process has started, in its own directory."""
+        try:
+            self.logs(outcome.log_dir)
+        except CgmemError as error:
+            self._warn(f"subprocess {outcome.subprocess_id}: {error}")
+        self.ended(outcome)
+
     def tick(self, now: float) -> None:
         """Write what waits, and look at the machine from time to time. `now` is monotonic."""
         if now >= self._monitor_at and self._logs:

@@ -116,10 +116,5 @@ def _look(backend: Backend, scope: Scope) -> LiveScope | None:
         judged_bytes=judge.judged_bytes(sample),
         sample=sample,
         pids=pids,
-        supervised=_supervised(record),
+        supervised=selector.is_supervised(record),
     )
-
-
-def _supervised(record: ScopeRecord) -> bool:
-    start = selector.process_start(record.supervisor_pid)
-    return start is not None and record.supervisor_start in (0, start)

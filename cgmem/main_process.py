@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Callable, Sequence
 from subprocess import Popen
 from typing import Any
 
@@ -16,7 +17,7 @@ class MainProcess:
     """Our child (`popen`), or a process that already ran. Not thread-safe."""
 
     def __init__(self, pid: int, popen: Popen[Any] | None) -> None:
-        self.pid = pid
+        self.pid: int | None = pid
         self.exit_fd = exit_descriptor(pid)
         """A pidfd, or None where there is none to be had."""
         self._popen = popen
@@ -28,7 +29,7 @@ class MainProcess:
             if self._popen is not None:
                 self._ended = self._popen.poll() is not None
             else:
-                self._ended = _gone(self.exit_fd, self.pid)
+                self._ended = _gone(self.exit_fd, self.pid or 0)
         return self._ended
 
     def known_to_have_ended(self) -> bool:
@@ -47,6 +48,23 @@ class MainProcess:
         if self.exit_fd is not None:
             os.close(self.exit_fd)
             self.exit_fd = None
+
+
+class AdoptedProcesses(MainProcess):
+    """The processes of a scope that another process has started: over when all have ended."""
+
+    def __init__(self, pids: Callable[[], Sequence[int]]) -> None:
+        self.pid = None
+        self.exit_fd = None
+        self._popen = None
+        self._ended = False
+        self._pids = pids
+
+    def has_ended(self) -> bool:
+        """Ask, until there is none."""
+        if not self._ended:
+            self._ended = not self._pids()
+        return self._ended
 
 
 def exit_descriptor(pid: int) -> int | None:

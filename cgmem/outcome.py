@@ -48,6 +48,8 @@ class Outcome(NamedTuple):
     log_dir: str | None
     sigkill_needed: bool
     """cgmem ended it, and SIGTERM was not enough."""
+    unobserved: bool = False
+    """Nobody was there at its end; what is told is what its scope still knew later."""
     stdout: Any = None
     """What `cgmem.run` captured, as subprocess.run."""
     stderr: Any = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cgmem.contract import EffectiveLimits, Limits, Thresholds
+from cgmem.contract import EffectiveLimits, Limits, ScopeRecord, Thresholds
 from cgmem.judge import Policy
 from cgmem.settings import Settings
 
@@ -64,6 +64,29 @@ def plan_of(
         ),
         backend=backend,
     )
+
+
+def recorded_plan_of(
+    settings: Settings,
+    record: ScopeRecord,
+    limits: Limits,
+    effective: EffectiveLimits,
+    backend: str,
+    *,
+    kernel_limits: bool,
+) -> Plan:
+    """The plan for what another process has started: its budget, and `settings` for the rest."""
+    settings = settings._replace(
+        swap_max_bytes=limits.swap_max_bytes,
+        oom_group=limits.oom_group,
+        # What is not held was not to be held.
+        abort_on_memory_limit=limits.max_bytes is not None,
+        log_dir=record.log_dir,
+    )
+    plan = plan_of(settings, effective, backend, kernel_limits=kernel_limits)
+    policy = plan.policy._replace(high_bytes=limits.high_bytes if kernel_limits else None)
+    thresholds = Thresholds(record.warning_bytes, record.critical_bytes, record.max_bytes)
+    return plan._replace(thresholds=thresholds, limits=limits, policy=policy)
 
 
 def observing_plan_of(settings: Settings, backend: str) -> Plan:

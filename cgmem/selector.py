@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NamedTuple, cast
 
-from cgmem.contract import Backend, ObservingBackend, SystemMemory, Usability
+from cgmem.contract import Backend, ObservingBackend, ScopeRecord, SystemMemory, Usability
 from cgmem.errors import BackendUnavailable, ConfigurationError, EnforcementError
 
 _CLASSES = {
@@ -72,6 +72,16 @@ def system_memory() -> SystemMemory:
     host_memory = import_module("cgmem_backends.host_memory")
     ancestry = import_module("cgmem_backends.ancestry")
     return cast(SystemMemory, host_memory.read_system_memory(ancestry.own_headroom))
+
+
+def is_supervised(record: ScopeRecord) -> bool:
+    """Whether somebody lives who will tell this scope's end. True when in doubt."""
+    return cast(bool, import_module("cgmem_backends.scope_record").is_supervised(record))
+
+
+def pid_namespace() -> int:
+    """Inode of this process's pid namespace; 0 where there is none to see."""
+    return cast(int, import_module("cgmem_backends.scope_record").pid_namespace())
 
 
 def process_start(pid: int) -> int | None:

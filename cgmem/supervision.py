@@ -23,11 +23,12 @@ from cgmem.contract import (
     EffectiveLimits,
     Level,
     Limits,
+    MemoryEvents,
     Scope,
     SystemMemory,
 )
 from cgmem.errors import CgmemError, ScopeVanished
-from cgmem.main_process import READABLE, MainProcess
+from cgmem.main_process import READABLE, AdoptedProcesses, MainProcess
 from cgmem.outcome import Outcome
 from cgmem.plan import Plan
 from cgmem.poller import Poller
@@ -76,12 +77,13 @@ class Supervision:
         poller: Poller,
         *,
         clock: Callable[[], float] = time.monotonic,
+        baseline: MemoryEvents | None = None,
     ) -> None:
         self.scope = scope
         self.plan = plan
         self.subprocess_id = scope.record.subprocess_id
         self.level: Level = "OK"
-        self.watch = Watch(scope, clock)
+        self.watch = Watch(scope, clock, baseline)
         self.warnings: list[str] = []
         self.outcome: Outcome | None = None
         self.ended = threading.Event()
@@ -90,6 +92,8 @@ class Supervision:
         self._clock = clock
         self._lock = threading.RLock()
         self._awaits_empty = False
+        self._baseline = baseline
+        """memory.events when it was taken over; None for one of our own."""
         self._started = clock()
         self._main: MainProcess | None = None
         self._wakes: tuple[int, ...] = ()
@@ -100,6 +104,8 @@ class Supervision:
         self._timeout_at: float | None = None
         self._look_at: float | None = None
         self._leftovers: tuple[int, ...] = ()
+        self._stays = False
+        """The scope is not removed as it ends."""
         self._stalls: list[dict[str, Any]] = []
         self._counters: Counters | None = None
         self._retry_seconds = _RETRY_SECONDS
@@ -136,6 +142,18 @@ class Supervision:
                 self._poller.add(self, ())
             self._rest()
             self._reschedule()
+
+    def begin_adopted(self, age_seconds: float) -> None:
+        """Take over what another process started so long ago: whatever is in the scope."""
+        with self._lock:
+            self._main = AdoptedProcesses(self.scope.pids)
+            self._started = self._clock() - age_seconds
+            self._look(if_changed=False)
+            wakes = self._wake_descriptors()
+            self._wakes = tuple(descriptor for descriptor, _ in wakes)
+            self._poller.add(self, wakes)
+            self._wake_when_empty()
+            self._rest()
 
     @property
     def pid(self) -> int | None:
@@ -273,9 +291,20 @@ class Supervision:
             if self.outcome is not None:
                 return
             self._lift_brake()
+            if isinstance(self._main, AdoptedProcesses):
+                self._hand_back()
+                return
             self._counters = self._last_read()
             self._leftovers = tuple(self._pids())
+            self._stays = True
             self._finish()
+
+    def _hand_back(self) -> None:
+        """Its end is for whoever comes next to tell."""
+        self._forked_away = True  # nobody's here any more
+        self._poller.remove(self)
+        self.scope.detach()
+        self.ended.set()
 
     def after_fork_in_child(self) -> None:
         """Leave the subprocess to the parent process: it is no child of this one.
@@ -435,6 +464,7 @@ class Supervision:
                 self._leftovers = tuple(self._pids())
             if self.plan.settings.keep and self._leftovers:
                 self._lift_brake()
+                self._stays = True
                 return True
             self.scope.signal(signal.SIGKILL)
         except ScopeVanished:
@@ -444,6 +474,7 @@ class Supervision:
             self._cleanups_failed += 1
             if self._cleanups_failed >= _MOST_CLEANUPS:
                 self._lift_brake()
+                self._stays = True
                 return True
         return False
 
@@ -460,6 +491,9 @@ class Supervision:
         self._poller.schedule(self, self._clock() + self._retry_seconds)
         # A process in D state can take long to die, and a look at a process tree is not cheap.
         self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
+        self._wake_when_empty()
+
+    def _wake_when_empty(self) -> None:
         try:
             descriptor = None if self._awaits_empty else self.scope.emptied_descriptor
         except (CgmemError, OSError):  # gone by now, or no descriptor left: the retry will see
@@ -471,6 +505,8 @@ class Supervision:
     def _finish(self) -> None:
         # First the poller: a closed descriptor's number may belong to somebody else at once.
         self._poller.remove(self)
+        if self._stays:
+            self._try(self._note_that_it_stays)
         try:
             self.scope.detach()
         except (CgmemError, OSError) as error:
@@ -482,6 +518,10 @@ class Supervision:
         self.outcome = outcome
         self._sinks_do(lambda: self._sinks.ended(self, outcome))
         self.ended.set()
+
+    def _note_that_it_stays(self) -> None:
+        """The scope lives on, its end being told: later processes shall not tell it again."""
+        self.scope.rewrite(self.scope.record._replace(concluded=True))
 
     def _close_main(self) -> None:
         if self._main is not None:
@@ -525,6 +565,7 @@ class Supervision:
                 leftovers=self._leftovers,
                 what_we_did=self._what_we_did,
                 sigkill_needed=self._sigkill_needed,
+                baseline=self._baseline,
                 system_memory=self._system_memory(),
             ),
         )

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import chain
 from signal import SIGKILL
 from subprocess import Popen
 from typing import Any, NamedTuple
@@ -19,8 +20,10 @@ from cgmem import preflight, selector
 from cgmem.callbacks import Callbacks
 from cgmem.contract import (
     Alert,
+    Backend,
     EffectiveLimits,
     Limits,
+    MemoryEvents,
     Scope,
     ScopeRecord,
     SystemMemory,
@@ -35,10 +38,11 @@ from cgmem.errors import (
 from cgmem.journal import Journal
 from cgmem.logs.memory_logs import MemoryLogs
 from cgmem.outcome import Outcome
-from cgmem.plan import Plan, limits_of, observing_plan_of, plan_of
+from cgmem.plan import Plan, limits_of, observing_plan_of, plan_of, recorded_plan_of
 from cgmem.poller import Poller
 from cgmem.process import MonitoredProcess
 from cgmem.registry import Registry
+from cgmem.remains import Sweeper, find_orphan, sweep
 from cgmem.settings import Settings, resolve
 from cgmem.supervision import Supervision
 from cgmem.unsupervised import Unsupervised
@@ -90,7 +94,10 @@ class Supervisor:
         self._callbacks = Callbacks(self._warn)
         self._poller: Poller | None = None
         self._spawned = 0
-        self._start_ticks: tuple[int, int] | None = None
+        self._identity: dict[str, Any] | None = None
+        self._adopted_from: list[Backend] = []
+        self._swept = False
+        self._sweeper: Sweeper | None = None
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what was supervised is the parent process's, and so are the threads."""
@@ -196,6 +203,57 @@ class Supervisor:
             raise
         return supervision
 
+    def adopt(
+        self,
+        subprocess_id: str,
+        *,
+        settings: Settings,
+        hooks: Hooks = Hooks(),  # noqa: B008  (immutable)
+    ) -> Supervision:
+        """Take over a living subprocess whose supervisor is gone, with its budget, id and logs.
+
+        Where a budget is no matter (`on_stall`, `tick`, …) `settings` apply. Its end is told when
+        its last process has ended; `close` hands it back: limits stay, the brake is lifted.
+        Raises `UnknownIdError`, `InvalidIdError` where its supervisor lives, `CgmemError` where
+        it can't be taken over, `ScopeVanished`.
+        """
+        backend, scope = find_orphan(subprocess_id)
+        backend.warn = self._warn
+        try:
+            self._registry.take(subprocess_id, subprocess_id)
+            try:
+                supervision, age_seconds = self._take_over(backend, scope, settings, hooks)
+            except BaseException:
+                self._registry.release(subprocess_id)
+                raise
+        except BaseException:
+            scope.detach()
+            backend.close()
+            raise
+        self._adopted_from.append(backend)
+        supervision.begin_adopted(age_seconds)
+        return supervision
+
+    def _take_over(
+        self, backend: Backend, scope: Scope, settings: Settings, hooks: Hooks
+    ) -> tuple[Supervision, float]:
+        before = scope.record
+        self._journal.logs(before.log_dir)
+        record = before._replace(**self._own_identity(), concluded=False)
+        backend.take_over(scope, record)
+        limits = scope.limits()._replace(high_bytes=record.high_bytes)
+        baseline = scope.counters().events
+        plan = recorded_plan_of(
+            settings,
+            record,
+            limits,
+            scope.set_limits(limits),
+            backend.name,
+            kernel_limits=backend.capabilities.kernel_limits,
+        )
+        supervision = self._supervise(scope, plan, hooks, baseline)
+        return supervision, max(0.0, time.time() - record.started_at)
+
     def find(self, subprocess_id: str) -> Supervision | None:
         """The live supervision with this id."""
         return self._registry.find(subprocess_id)
@@ -217,11 +275,16 @@ class Supervisor:
         for supervision in self.live():
             if not supervision.settle():
                 supervision.let_go()
+            self._registry.leave(supervision)
         if self._poller is not None:
             self._poller.stop()
             self._poller = None
-        for choice in tuple(self._choices.values()):
-            choice.backend.close()
+        for backend in (
+            *(choice.backend for choice in self._choices.values()),
+            *self._adopted_from,
+        ):
+            backend.close()
+        self._adopted_from.clear()
         self._callbacks.close(callbacks_timeout)
         self._journal.close()
 
@@ -313,8 +376,7 @@ class Supervisor:
     ) -> ScopeRecord:
         return ScopeRecord(
             subprocess_id=subprocess_id,
-            supervisor_pid=os.getpid(),
-            supervisor_start=self._own_start(),
+            **self._own_identity(),
             started_at=time.time(),
             command=_words(args),
             agent_type=agent_type,
@@ -322,6 +384,7 @@ class Supervisor:
             critical_bytes=settings.critical_bytes,
             max_bytes=settings.max_bytes,
             log_dir=str(self.logs(settings).directory),
+            high_bytes=limits_of(settings).high_bytes,
         )
 
     def _start(
@@ -387,10 +450,12 @@ class Supervisor:
                 hint="cgmem doctor",
             )
 
-    def _supervise(self, scope: Scope, plan: Plan, hooks: Hooks) -> Supervision:
+    def _supervise(
+        self, scope: Scope, plan: Plan, hooks: Hooks, baseline: MemoryEvents | None = None
+    ) -> Supervision:
         poller = self.poller()
         poller.tick_at_least_every(plan.settings.tick_seconds)
-        supervision = Supervision(scope, plan, self, poller, clock=self._clock)
+        supervision = Supervision(scope, plan, self, poller, clock=self._clock, baseline=baseline)
         if hooks != Hooks():
             self._hooks[supervision.subprocess_id] = hooks
         self._registry.enter(supervision)
@@ -402,7 +467,7 @@ class Supervisor:
             if self._poller is None:
                 tick = self._resolve(self._arguments, total_bytes=self._effective_total)
                 self._poller = Poller(
-                    tick.tick_seconds, warn=self._warn, after_tick=self._journal.tick
+                    tick.tick_seconds, warn=self._warn, after_tick=self._after_tick
                 )
             return self._poller
 
@@ -412,11 +477,30 @@ class Supervisor:
         memory = self.system_memory()
         return memory.total_bytes
 
-    def _own_start(self) -> int:
+    def _after_tick(self, now: float) -> None:
+        self._journal.tick(now)
+        if not self._swept and self._choices:
+            self._sweeper = self._sweeper or self._begin_sweeping()
+            self._swept = not self._sweeper.step()
+
+    def _begin_sweeping(self) -> Sweeper:
+        """Begin to remove what earlier supervisors left beside our scopes."""
+        settings = self._resolve(self._arguments, total_bytes=self._effective_total)
+        memory = self.system_memory()
+        backends = [choice.backend for choice in tuple(self._choices.values())]
+        found = (sweep(backend, settings, memory, nearby=True) for backend in backends)
+        return Sweeper(chain.from_iterable(found), tell=self._journal.found, warn=self._warn)
+
+    def _own_identity(self) -> dict[str, Any]:
+        """What names this process in a record."""
         pid = os.getpid()
-        if self._start_ticks is None or self._start_ticks[0] != pid:
-            self._start_ticks = pid, selector.process_start(pid) or 0
-        return self._start_ticks[1]
+        if self._identity is None or self._identity["supervisor_pid"] != pid:
+            self._identity = {
+                "supervisor_pid": pid,
+                "supervisor_start": selector.process_start(pid) or 0,
+                "supervisor_namespace": selector.pid_namespace(),
+            }
+        return self._identity
 
 
 def _discard(scope: Scope) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from cgmem import judge
-from cgmem.contract import Alert, Level, Metric, Sample, Scope
+from cgmem.contract import Alert, Level, MemoryEvents, Metric, Sample, Scope
 from cgmem.errors import CgmemError
 from cgmem.figures import Figures, add
 from cgmem.pace import Look, next_look
@@ -25,7 +25,9 @@ class Found(NamedTuple):
 class Watch:
     """What was seen of one scope so far. Not thread-safe."""
 
-    def __init__(self, scope: Scope, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, scope: Scope, clock: Callable[[], float], baseline: MemoryEvents | None = None
+    ) -> None:
         self.level: Level = "OK"
         self.figures = Figures()
         self.last_sample: Sample | None = None
@@ -34,7 +36,7 @@ class Watch:
         self._scope = scope
         self._clock = clock
         self._began = clock()
-        self._history = judge.History.start()
+        self._history = judge.History.start(baseline)
         self._last_look: Look | None = None
         self._bound_of: Plan | None = None
         self._bound: int | None = None

@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -29,17 +29,14 @@ from cgmem_backends.ancestry import Ancestry
 from cgmem_backends.cgroup_scope import CgroupScope
 from cgmem_backends.guard import Guard
 from cgmem_backends.hierarchy import Hierarchy, find_hierarchy
-from cgmem_backends.linux_calls import get_xattr, set_xattr
+from cgmem_backends.linux_calls import set_xattr
 from cgmem_backends.placement import Placement
+from cgmem_backends.remains import NOBODY, Found, claim, left_behind, recorded
 from cgmem_backends.spare import Spare
 
 _PREFIX = "cgmem-"
 _TRIAL_BYTES = 1 << 20
 _SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3)
-
-
-_NOBODY = ScopeRecord("", 0, 0, 0.0)
-"""The record of a cgroup that no subprocess has yet."""
 
 
 class _Claimed(NamedTuple):
@@ -80,6 +77,8 @@ class Cgroup2Backend:
         self._clock = clock
         self._mkdir = mkdir
         self._rmdir = rmdir
+        self._more_guards: list[Guard] = []
+        """One for each scope that was taken over."""
         self._numbers = itertools.count(1)
         self._claim_lock = threading.Lock()
         self._claimed: _Claimed | None = None
@@ -112,6 +111,8 @@ class Cgroup2Backend:
         """Remove a cgroup that was made ahead, and send the guard away."""
         self._spare.close()
         self._guard.close()
+        while self._more_guards:
+            self._more_guards.pop().close()
 
     def _open_new(self, record: ScopeRecord, limits: Limits) -> tuple[CgroupScope, EffectiveLimits]:
         scope = self._make_scope(limits)
@@ -125,7 +126,7 @@ class Cgroup2Backend:
         claimed = self._claim()
         directory = self._make(claimed.base)
         try:
-            scope = self._scope(directory, _NOBODY, *claimed[1:])
+            scope = self._scope(directory, NOBODY, *claimed[1:])
             ours = f"{_PREFIX}{os.getpid()}-*"
             scope.on_brake = partial(self._guard.start, claimed.base, ours)
             try:
@@ -140,30 +141,57 @@ class Cgroup2Backend:
 
     def list_scopes(self) -> list[Scope]:
         """Every scope of this user (root: of everybody) that this mount shows."""
+        found: list[Scope] = []
+        try:
+            found.extend(self._open(lambda mount: recorded(cg.walk(mount))))
+        except CgroupError:
+            for scope in found:
+                scope.detach()
+            raise
+        return found
+
+    def remains(self, *, nearby: bool = False) -> Iterator[Scope]:
+        """Cgroups that dead supervisors left; `nearby`: those beside this process's scopes."""
+        claimed = self._claimed
+
+        def directories(mount: Path) -> Iterable[Path]:
+            if not nearby:
+                return cg.walk(mount)
+            return [] if claimed is None else cg.subdirectories(claimed.base)
+
+        return self._open(lambda mount: left_behind(directories(mount), self._proc))
+
+    def take_over(self, scope: Scope, record: ScopeRecord) -> None:
+        """See `cgmem.contract.Backend`. An xattr that can be made but once decides who gets it."""
+        if not isinstance(scope, CgroupScope):
+            raise TypeError(f"{scope!r} is not of this backend")
+        directory = scope.directory
+        claim(directory, scope.record)
+        scope.rewrite(record)
+        guard = Guard(self._placement, mkdir=self._mkdir, rmdir=self._rmdir)
+        guard.warn = self._guard.warn
+        self._more_guards.append(guard)
+        scope.on_brake = partial(guard.start, directory.parent, directory.name)
+
+    def _open(self, find: Callable[[Path], Found]) -> Iterator[Scope]:
+        """Open cgroups that are there already. Raises `CgroupError` for want of descriptors."""
         hierarchy = find_hierarchy(self._proc)
         mount = hierarchy.mount
         if mount is None:
-            return []
+            return
         root_is_hosts = hierarchy.root_is_hosts
         ancestries: dict[Path, Ancestry] = {}
-        found: list[Scope] = []
-        for directory in _own_directories(mount):
-            record = scope_record.decode(get_xattr(directory, subtree.RECORD_XATTR) or b"")
-            if record is None:
-                continue
+        for directory, record in find(mount):
             parent = directory.parent
             ancestry = ancestries.get(parent) or Ancestry(parent, mount)
             ancestries[parent] = ancestry
             try:
-                found.append(self._scope(directory, record, ancestry, hierarchy, root_is_hosts))
+                yield self._scope(directory, record, ancestry, hierarchy, root_is_hosts)
             except ScopeVanished:  # removed meanwhile
                 continue
             except CgroupError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
-                    for scope in found:
-                        scope.detach()
                     raise  # a short list would pass for the whole one
-        return found
 
     def placement(self) -> tuple[str, str]:
         """How children are put inside, and why so."""
@@ -244,15 +272,3 @@ class Cgroup2Backend:
         # Without the record `ps` doesn't show the scope; its limits hold all the same.
         with suppress(OSError):
             set_xattr(directory, subtree.RECORD_XATTR, scope_record.encode(record))
-
-
-def _own_directories(mount: Path) -> Iterator[Path]:
-    euid = os.geteuid()
-    for directory in cg.walk(mount):
-        if directory.name.startswith(_PREFIX) and directory.name != subtree.SUPERVISOR_LEAF:
-            try:
-                owner = directory.stat().st_uid
-            except OSError:
-                continue
-            if euid in (0, owner):
-                yield directory

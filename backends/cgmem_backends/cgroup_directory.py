@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cgmem.contract import Limits
 from cgmem.errors import CgmemError, CgroupError, ScopeVanished
 from cgmem_backends import kernel_files as kf
 from cgmem_backends import linux_calls
@@ -102,6 +103,16 @@ def read_limit(directory: Path, name: str) -> int | None:
     return None if text is None else _parsed_limit(text, directory / name)
 
 
+def read_limits(directory: Path) -> Limits:
+    """Read the budget that a cgroup holds."""
+    return Limits(
+        high_bytes=read_limit(directory, kf.MEMORY_HIGH),
+        max_bytes=read_limit(directory, kf.MEMORY_MAX),
+        swap_max_bytes=read_limit(directory, kf.MEMORY_SWAP_MAX),
+        oom_group=(read_file(directory, kf.MEMORY_OOM_GROUP) or b"").strip() == b"1",
+    )
+
+
 def subdirectories(directory: Path) -> list[Path]:
     """The child cgroups of a cgroup; empty once it is gone or where it can't be read."""
     try:
@@ -146,6 +157,21 @@ def remove(directory: Path, rmdir: Callable[[Path], None] = os.rmdir) -> bool:
     if _removed(directory, rmdir):  # nearly always: nothing is nested in it
         return True
     return all(_removed(cgroup, rmdir) for cgroup in walk(directory))
+
+
+def remove_once(directory: Path, rmdir: Callable[[Path], None] = os.rmdir) -> bool:
+    """As `remove`, but True only if this very call removed it: of several callers one has it."""
+    ours = False
+    for cgroup in walk(directory):
+        try:
+            rmdir(cgroup)
+        except OSError as error:
+            if error.errno != errno.EBUSY and error.errno not in _GONE:
+                raise CgroupError(error, "removing", str(cgroup)) from error
+            ours = False
+        else:
+            ours = True
+    return ours
 
 
 def _removed(cgroup: Path, rmdir: Callable[[Path], None]) -> bool:

@@ -27,8 +27,11 @@ from cgmem.contract import (
 from cgmem.errors import CgmemError, CgroupError, ScopeVanished
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
+from cgmem_backends import scope_record
 from cgmem_backends.ancestry import Ancestry
+from cgmem_backends.linux_calls import set_xattr
 from cgmem_backends.placement import Placement
+from cgmem_backends.subtree import RECORD_XATTR
 
 _POLLPRI = getattr(select, "POLLPRI", 0x2)
 _SMALL = 512
@@ -184,6 +187,16 @@ class CgroupScope:
             effective_max_bytes=above.max_bytes, effective_max_source=str(above.directory)
         )
 
+    def limits(self) -> Limits:
+        """Read the files that `set_limits` writes."""
+        return cg.read_limits(self.directory)
+
+    def rewrite(self, record: ScopeRecord) -> None:
+        """Write another record over the one in the xattr."""
+        with cg.translated("writing the record of", self.directory / kf.PROCS):
+            set_xattr(self.directory, RECORD_XATTR, scope_record.encode(record))
+        self.record = record
+
     def freeze(self, frozen: bool) -> None:
         """cgroup.freeze: 4-14 ms until all have stopped; SIGKILL still works."""
         cg.write_file(self.directory, kf.FREEZE, b"1" if frozen else b"0")
@@ -199,6 +212,10 @@ class CgroupScope:
     def close(self) -> bool:
         """Remove the cgroup, nested ones first; False while a process is inside."""
         return cg.remove(self.directory, self._rmdir)
+
+    def sweep(self) -> bool:
+        """Remove the cgroup; rmdir(2) decides which of several callers did it."""
+        return cg.remove_once(self.directory, self._rmdir)
 
     def detach(self) -> None:
         """Give up the descriptors."""

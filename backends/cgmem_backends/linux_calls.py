@@ -36,10 +36,13 @@ def get_xattr(path: Path, name: str) -> bytes | None:
         return None
 
 
-def set_xattr(path: Path, name: str, value: bytes) -> None:
-    """Write an extended attribute (on cgroups: user.* since 5.7)."""
+def set_xattr(path: Path, name: str, value: bytes, *, new: bool = False) -> None:
+    """Write an extended attribute (on cgroups: user.* since 5.7).
+
+    With `new`, FileExistsError where it is there already.
+    """
     if sys.platform == "linux":
-        os.setxattr(path, name, value)
+        os.setxattr(path, name, value, os.XATTR_CREATE if new else 0)
     else:
         raise _no_such_call()
 

@@ -6,11 +6,10 @@ parser, elsewhere through psutil. There is no policy here: who samples decides w
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cgmem.contract import (
@@ -130,25 +129,37 @@ class PsutilBackend:
         """Nothing is held."""
 
     def list_scopes(self) -> list[Scope]:
-        """Every scope that is written down and has a living process.
+        """Every scope that is written down and has a living process."""
+        return [scope for _, tree, scope in self._written_down() if tree.processes()]
 
-        A record without one is passed over, and removed when its supervisor is gone too.
-        """
+    def remains(self, *, nearby: bool = False) -> Iterator[Scope]:
+        """Records of this user without a living process or supervisor. All are near."""
+        for entry, tree, scope in self._written_down():
+            ours = entry.uid == os.geteuid()
+            if ours and not tree.processes() and not self._supervisor_lives(entry.record):
+                yield scope
+
+    def take_over(self, scope: Scope, record: ScopeRecord) -> None:
+        """Not here: two could do it at once, and nothing held the limits meanwhile."""
+        raise CgmemError(
+            f"subprocess {record.subprocess_id} can't be taken over: no kernel holds its limits",
+            hint=f"cgmem show {record.subprocess_id}",
+        )
+
+    def _written_down(self) -> list[tuple[Entry, ProcessTree, PsutilScope]]:
         listing = read_all(list(self._directories()))
         table_id = self._source.table_id()
         here = [entry for entry in listing.entries if entry.table_id == table_id]
         self.skipped_records = listing.skipped + len(listing.entries) - len(here)
         # All trees are made before the first is asked, so that one scan serves them all.
         trees = [(entry, self._tree_of(entry)) for entry in here]
-        scopes: list[Scope] = []
+        found = []
         for entry, tree in trees:
             directory = RunDirectory(entry.directory, entry.uid)
-            if tree.processes():
-                scopes.append(self._scope(entry.record, entry.token, tree, directory))
-            elif not self._supervisor_lives(entry.record):
-                with contextlib.suppress(OSError, CgmemError):
-                    directory.remove(entry.token)
-        return scopes
+            scope = self._scope(entry.record, entry.token, tree, directory)
+            scope.written_down(entry.root, marked=entry.marked, table_id=entry.table_id)
+            found.append((entry, tree, scope))
+        return found
 
     def _tree_of(self, entry: Entry) -> ProcessTree:
         tree = ProcessTree(self._table, entry.token if entry.marked else None)
@@ -166,6 +177,8 @@ class PsutilBackend:
         return PsutilScope(record, token, self._table, tree, signals, directory)
 
     def _supervisor_lives(self, record: ScopeRecord) -> bool:
+        if record.concluded:
+            return False
         supervisor = self._source.process(record.supervisor_pid)
         if supervisor is None or supervisor.ended:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from subprocess import Popen
 from typing import Any
 
@@ -55,6 +55,7 @@ class PsutilScope:
         self._peak_bytes: int | None = None
         self._last_seen: tuple[object, ...] | None = None
         self._closed = False
+        self._saved: Callable[[ScopeRecord], None] | None = None
         self.record_problem: str | None = None
         """Why other processes can't see this scope; None when they can."""
 
@@ -84,16 +85,29 @@ class PsutilScope:
     def follow(self, root: Identity, *, marked: bool) -> None:
         """Take a running process in, and write the scope down. For the backend."""
         self._tree.add_root(root)
+        self.written_down(root, marked=marked, table_id=self._table.source.table_id())
         try:
-            self._run_directory.save(
-                self._token,
-                self._record,
-                root,
-                marked=marked,
-                table_id=self._table.source.table_id(),
-            )
+            self.rewrite(self._record)
         except (OSError, CgmemError) as error:
             self.record_problem = f"this scope can't be listed by other processes: {error}"
+
+    def limits(self) -> Limits:
+        """What was written down: nothing holds it."""
+        record = self._record
+        return Limits(record.high_bytes, record.max_bytes, swap_max_bytes=None, oom_group=False)
+
+    def written_down(self, root: Identity, *, marked: bool, table_id: str) -> None:
+        """What its file says, or is to say, beside the record. For the backend."""
+        save = self._run_directory.save
+        facts: dict[str, str | bool] = {"marked": marked, "table_id": table_id}
+        self._saved = lambda record: save(self._token, record, root, **facts)
+
+    def rewrite(self, record: ScopeRecord) -> None:
+        """Write the file anew."""
+        self._check_open()
+        self._record = record
+        if self._saved is not None:
+            self._saved(record)
 
     def _look_for_marks_from_now(self) -> None:
         supervisor = self._table.source.process(os.getpid())
@@ -177,6 +191,11 @@ class PsutilScope:
             # A record without living processes is passed over by its readers, and removed later.
             self.record_problem = f"its record stays behind: {error}"
         return True
+
+    def sweep(self) -> bool:
+        """Remove the file; unlink(2) decides which of several callers did it."""
+        self._closed = True
+        return self._run_directory.remove(self._token)
 
     def detach(self) -> None:
         """Nothing to give up: no descriptors are held, and the record stays."""

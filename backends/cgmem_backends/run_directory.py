@@ -129,10 +129,14 @@ class RunDirectory:
         with self._opened() as directory:
             _write_whole(directory, token, content)
 
-    def remove(self, token: str) -> None:
-        """Remove one record; nothing if it is gone. Raises OSError, `CgmemError`."""
-        with contextlib.suppress(FileNotFoundError), self._opened() as directory:
-            os.unlink(token, dir_fd=directory)
+    def remove(self, token: str) -> bool:
+        """Remove one record; False if it is gone already. Raises OSError, `CgmemError`."""
+        try:
+            with self._opened() as directory:
+                os.unlink(token, dir_fd=directory)
+        except FileNotFoundError:
+            return False
+        return True
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:

@@ -40,7 +40,7 @@ def decode(text: bytes) -> ScopeRecord | None:
 def process_start(pid: int, proc: Path = Path("/proc")) -> int | None:
     """Start time of a process in clock ticks since boot (proc_pid_stat(5), field 22).
 
-    None once it is gone. Together with the pid it names one process for ever.
+    None once it has ended. Together with the pid it names one process for ever.
     """
     try:
         text = (proc / str(pid) / "stat").read_bytes()
@@ -48,7 +48,27 @@ def process_start(pid: int, proc: Path = Path("/proc")) -> int | None:
         return None
     # The command name may hold spaces and parentheses: count from the last ")".
     fields = text[text.rfind(b")") + 1 :].split()
-    return int(fields[19]) if len(fields) > 19 and fields[19].isdigit() else None
+    if len(fields) <= 19 or fields[0] in (b"Z", b"X"):  # a zombie waits for its parent, no more
+        return None
+    return int(fields[19]) if fields[19].isdigit() else None
+
+
+def pid_namespace(proc: Path = Path("/proc")) -> int:
+    """Inode of this process's pid namespace (pid_namespaces(7)); 0 where there is none to see."""
+    try:
+        return (proc / "self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+def is_supervised(record: ScopeRecord, proc: Path = Path("/proc")) -> bool:
+    """Whether somebody lives who will tell the scope's end. True when in doubt."""
+    if record.concluded:
+        return False
+    if record.supervisor_namespace not in (0, pid_namespace(proc)):
+        return True  # its pid says nothing here
+    start = process_start(record.supervisor_pid, proc)
+    return start is not None and record.supervisor_start in (0, start)
 
 
 def _dump(record: ScopeRecord) -> bytes:
@@ -56,11 +76,13 @@ def _dump(record: ScopeRecord) -> bytes:
 
 
 def _well_formed(record: ScopeRecord) -> bool:
-    sizes = (record.warning_bytes, record.critical_bytes, record.max_bytes)
+    sizes = (record.warning_bytes, record.critical_bytes, record.max_bytes, record.high_bytes)
     return (
         isinstance(record.subprocess_id, str)
         and _is_int(record.supervisor_pid)
         and _is_int(record.supervisor_start)
+        and _is_int(record.supervisor_namespace)
+        and isinstance(record.concluded, bool)
         and isinstance(record.started_at, (int, float))
         and all(isinstance(word, str) for word in record.command)
         and isinstance(record.agent_type, (str, type(None)))

@@ -21,6 +21,8 @@ VERBS = {
     "run": Verb("cgmem.cli.run", "Run a command under a memory budget."),
     "ps": Verb("cgmem.cli.ps", "List live subprocesses, whoever started them."),
     "show": Verb("cgmem.cli.show", "Show one live subprocess in detail."),
+    "adopt": Verb("cgmem.cli.adopt", "Take over a subprocess whose supervisor is gone."),
+    "gc": Verb("cgmem.cli.gc", "Remove what supervisors that were killed have left."),
     "status": Verb("cgmem.cli.status", "Show the machine's memory, backend and log directory."),
     "check": Verb("cgmem.cli.check", "Say whether there is memory to start a subprocess."),
     "doctor": Verb("cgmem.cli.doctor", "Try every backend on this host and say what works."),

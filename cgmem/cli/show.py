@@ -157,6 +157,8 @@ def _advice(live: LiveScope) -> list[str]:
         advice.append("limits that the kernel holds: cgmem doctor says what that needs")
     if not live.supervised and not live.kernel_limits:
         advice.append(f"nobody watches it any more: kill {live.pids[0]} ends its first process")
+    if not live.supervised and live.kernel_limits:
+        advice.append(f"nobody watches it any more: cgmem adopt {record.subprocess_id}")
     if live.level != "OK" and record.max_bytes is not None:
         twice = format_size(2 * record.max_bytes)
         advice.append(f"more room: start it with --max {twice}")

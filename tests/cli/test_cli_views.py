@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.command import COMMAND, HOG, POLLED, cgmem, environment, start
 
-VERBS = ("run", "ps", "show", "status", "check", "doctor", "config")
+VERBS = ("run", "ps", "show", "adopt", "gc", "status", "check", "doctor", "config")
 
 
 @pytest.fixture

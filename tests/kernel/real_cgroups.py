@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,19 @@ def stage(**files: str) -> Iterator[Path]:
         assert until(lambda: events(directory, "cgroup.events")["populated"] == 0)
         for path in sorted(directory.glob("**/"), key=lambda found: -len(found.parts)):
             path.rmdir()
+
+
+def clear(above: Path, supervisor: int) -> None:
+    """Remove everything that a supervisor that was killed has left in a directory."""
+    for name in ("cgmem", "cgmem-guard"):
+        for directory in above.glob(f"{name}-{supervisor}-*"):
+            (directory / "cgroup.kill").write_text("1")
+            assert until(partial(_is_empty, directory))
+            directory.rmdir()
+
+
+def _is_empty(directory: Path) -> bool:
+    return not read(directory, "cgroup.procs")
 
 
 def environment(**more: str) -> dict[str, str]:

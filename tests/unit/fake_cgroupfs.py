@@ -22,6 +22,7 @@ from cgmem_backends import (
     cgroup2,
     cgroup_directory,
     cgroup_scope,
+    remains,
     subtree,
 )
 from cgmem_backends.guard import Guard
@@ -64,7 +65,14 @@ MEMORY = {
 }
 NOT_IN_THE_ROOT = ("cgroup.events", "cgroup.freeze", "cgroup.kill", "cgroup.type")
 LIMITS = ("memory.high", "memory.max", "memory.swap.max")
-PATCHED: tuple[ModuleType, ...] = (ancestry, cgroup2, cgroup_directory, cgroup_scope, subtree)
+PATCHED: tuple[ModuleType, ...] = (
+    ancestry,
+    cgroup2,
+    cgroup_directory,
+    cgroup_scope,
+    remains,
+    subtree,
+)
 
 V2_LINE = "30 23 0:26 {root} {mount} {options} shared:9 - cgroup2 cgroup2 rw,nsdelegate"
 V1_LINES = (
@@ -172,8 +180,10 @@ class FakeCgroupfs:
         """As linux_calls.get_xattr."""
         return self.xattrs.get((path, name))
 
-    def set_xattr(self, path: Path, name: str, value: bytes) -> None:
+    def set_xattr(self, path: Path, name: str, value: bytes, *, new: bool = False) -> None:
         """As linux_calls.set_xattr."""
+        if new and (path, name) in self.xattrs:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         self.xattrs[path, name] = value
 
     # --- what stands in for the os module
@@ -302,9 +312,10 @@ def install(fake: FakeCgroupfs, patch: pytest.MonkeyPatch) -> FakeCgroupfs:
     """Let the modules under test make their system calls to the fake."""
     for module in PATCHED:
         patch.setattr(module, "os", fake)
-    for module in (subtree, cgroup2):
+    for module in (subtree, remains):
         patch.setattr(module, "get_xattr", fake.get_xattr)
-    patch.setattr(cgroup2, "set_xattr", fake.set_xattr)
+    for module in (cgroup2, cgroup_scope, remains):
+        patch.setattr(module, "set_xattr", fake.set_xattr)
     return fake
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from subprocess import Popen
 from typing import Any, cast
 
@@ -98,6 +98,8 @@ class FakeScope:
         self.current_bytes = MB
         self.next_counters = Counters(MemoryEvents(0, 0, 0, 0, 0), peak_bytes=MB)
         self.term_obeyed = True
+        self.held = Limits(None, 400 * MB)
+        self.swept_by_us = True
         self.errors: dict[str, Exception] = {}
         self.calls: list[tuple[str, Any]] = []
         self.detached = 0
@@ -137,6 +139,18 @@ class FakeScope:
     def set_limits(self, limits: Limits) -> EffectiveLimits:
         self._called("set_limits", limits)
         return taken(limits)
+
+    def limits(self) -> Limits:
+        self._called("limits", None)
+        return self.held
+
+    def rewrite(self, record: ScopeRecord) -> None:
+        self._called("rewrite", record)
+        self.record = record
+
+    def sweep(self) -> bool:
+        self._called("sweep", None)
+        return self.swept_by_us
 
     def freeze(self, frozen: bool) -> None:
         self._called("freeze", frozen)
@@ -191,6 +205,9 @@ class FakeBackend:
         self.effective: Callable[[Limits], EffectiveLimits] = taken
         self.usability = Usability(True, "it is a fake")
         self.open_error: Exception | None = None
+        self.take_over_error: Exception | None = None
+        self.left: list[FakeScope] = []
+        self.looked_nearby: list[bool] = []
         self._clock = clock
 
     def probe(self) -> Usability:
@@ -213,6 +230,15 @@ class FakeBackend:
 
     def list_scopes(self) -> list[Scope]:
         return list(self.opened)
+
+    def remains(self, *, nearby: bool = False) -> Iterator[Scope]:
+        self.looked_nearby.append(nearby)
+        yield from self.left
+
+    def take_over(self, scope: Scope, record: ScopeRecord) -> None:
+        if self.take_over_error is not None:
+            raise self.take_over_error
+        scope.rewrite(record)
 
 
 class FakeSinks:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cgmem.contract import Limits
 from cgmem.errors import CgroupError, ScopeVanished
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
@@ -158,6 +159,32 @@ def test_read_a_limit_of_any_bytes(fake: FakeCgroupfs, text: bytes) -> None:
         return
 
     assert limit is None or limit >= 0
+
+
+def test_remove_once(fake: FakeCgroupfs) -> None:
+    """Of two callers one has removed it, whoever removed what was nested in it."""
+    for name in ("job/outer", "job/outer/inner"):
+        fake.mkdir(fake.at(name))
+
+    assert cg.remove_once(fake.at("job/outer"), fake.rmdir)
+    assert not cg.remove_once(fake.at("job/outer"), fake.rmdir)
+
+
+def test_remove_once_of_a_busy_one(fake: FakeCgroupfs) -> None:
+    """With a process inside it stays, and nobody has removed it."""
+    fake.enter("job", 7)
+
+    assert not cg.remove_once(fake.at("job"), fake.rmdir)
+    assert fake.at("job").exists()
+
+
+def test_read_limits(fake: FakeCgroupfs) -> None:
+    """The budget as `Limits`, from the four files."""
+    fake.put("job", "memory.high", "4096\n")
+    fake.put("job", "memory.swap.max", "0\n")
+    fake.put("job", "memory.oom.group", "1\n")
+
+    assert cg.read_limits(fake.at("job")) == Limits(4096, None, 0, oom_group=True)
 
 
 def test_walk_goes_deepest_first(fake: FakeCgroupfs) -> None:

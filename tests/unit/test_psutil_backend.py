@@ -24,7 +24,7 @@ from cgmem.contract import (
     ScopeRecord,
     Usability,
 )
-from cgmem.errors import CgroupError, ScopeVanished
+from cgmem.errors import CgmemError, CgroupError, ScopeVanished
 from cgmem_backends.process_signals import Signaller
 from cgmem_backends.process_tree import Identity, Measurement, Process
 from cgmem_backends.psutil_backend import PsutilBackend, host_processes
@@ -456,6 +456,11 @@ def with_record(
     return PsutilBackend(source=source, signaller=signaller, directories=lambda: [path])
 
 
+def with_record_left(path: Path, source: FakeTable) -> PsutilBackend:
+    """A backend on a fake table that finds what is there."""
+    return PsutilBackend(source=source, directories=lambda: [path])
+
+
 def test_a_record_of_a_reused_pid_is_no_scope(tmp_path: Path) -> None:
     """The root's pid now belongs to a stranger: not listed, so never signalled."""
     stranger = ROOT._replace(start=9999)
@@ -472,14 +477,48 @@ def test_a_record_of_a_reused_pid_is_no_scope(tmp_path: Path) -> None:
         (Process(51, 1, 1, "S", 3), 0),
     ],
 )
-def test_a_stale_record_goes_with_its_supervisor(
+def test_a_stale_record_remains_of_a_dead_supervisor(
     tmp_path: Path, supervisor: Process, files: int
 ) -> None:
-    """A record without living processes is kept only while its supervisor may still need it."""
+    """A record without living processes is swept, unless its supervisor may still need it."""
     path = tmp_path / "r"
+    backend = with_record(path, FakeTable(supervisor))
 
-    assert with_record(path, FakeTable(supervisor)).list_scopes() == []
+    assert backend.list_scopes() == []
+    assert len(list(path.iterdir())) == 1
+    assert [scope.sweep() for scope in backend.remains()] == [True] * (1 - files)
     assert len(list(path.iterdir())) == files
+
+
+def test_only_one_sweeps_a_record(tmp_path: Path) -> None:
+    """Of two that found the same record, one has removed it."""
+    path = tmp_path / "r"
+    backend = with_record(path, FakeTable())
+    (one,), (two,) = backend.remains(), backend.remains(nearby=True)
+
+    assert [one.sweep(), two.sweep()] == [True, False]
+
+
+def test_a_concluded_record(tmp_path: Path) -> None:
+    """What its supervisor has told of is swept although that lives; its note is in the file."""
+    path = tmp_path / "r"
+    backend = with_record(path, FakeTable(ROOT, Process(50, 1, 1, "S", 3)))
+    (scope,) = backend.list_scopes()
+    scope.rewrite(scope.record._replace(concluded=True))
+    (again,) = backend.list_scopes()
+    empty = with_record_left(path, FakeTable(Process(50, 1, 1, "S", 3)))
+
+    assert again.record.concluded
+    assert [found.record.concluded for found in empty.remains()] == [True]
+
+
+def test_nothing_is_taken_over(tmp_path: Path) -> None:
+    """Without a kernel that holds the limits there is nothing to take over, and that is said."""
+    backend = with_record(tmp_path / "r", FakeTable(ROOT))
+    (scope,) = backend.list_scopes()
+
+    with pytest.raises(CgmemError, match="can't be taken over"):
+        backend.take_over(scope, scope.record)
 
 
 def test_a_record_of_another_process_table_is_left_alone(tmp_path: Path) -> None:

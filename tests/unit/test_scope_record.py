@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgmem.contract import ScopeRecord
-from cgmem_backends.scope_record import MAX_BYTES, decode, encode, process_start
+from cgmem_backends.scope_record import (
+    MAX_BYTES,
+    decode,
+    encode,
+    is_supervised,
+    pid_namespace,
+    process_start,
+)
 
 RECORD = ScopeRecord(
     "engineer_1", 42, 4242, 1_700_000_000.25, ("make", "-j8"), "engineer", 1, 2, None, "/var/log"
@@ -108,6 +115,9 @@ def changed(**values: Any) -> bytes:
         changed(log_dir=["/"]),
         changed(max_bytes="64M"),
         changed(warning_bytes=True),
+        changed(high_bytes="32M"),
+        changed(supervisor_namespace=None),
+        changed(concluded=1),
         changed(a_key_of_a_later_version=1),
     ],
     ids=lambda text: repr(text[:40]),
@@ -158,6 +168,37 @@ def test_process_start(tmp_path: Path, comm: str) -> None:
 def test_process_start_of_garbage(tmp_path: Path, text: str) -> None:
     """A torn file gives None."""
     assert process_start(7, stat_line(tmp_path, text)) is None
+
+
+@pytest.mark.parametrize("state", "ZX")
+def test_process_start_of_one_that_has_ended(tmp_path: Path, state: str) -> None:
+    """A zombie whose parent does not care has ended."""
+    assert process_start(7, stat_line(tmp_path, f"7 (x) {state} {FIELDS}\n")) is None
+
+
+def test_who_is_supervised(tmp_path: Path) -> None:
+    """By the process with this pid and start time, unless that has told the end."""
+    proc = stat_line(tmp_path, f"7 (x) S {FIELDS}\n")
+    record = RECORD._replace(supervisor_pid=7, supervisor_start=22)
+
+    assert is_supervised(record, proc)
+    assert is_supervised(record._replace(supervisor_start=0), proc)
+    assert not is_supervised(record._replace(supervisor_start=23), proc)
+    assert not is_supervised(record._replace(supervisor_pid=8), proc)
+    assert not is_supervised(record._replace(concluded=True), proc)
+
+
+def test_a_supervisor_in_another_pid_namespace(tmp_path: Path) -> None:
+    """Its pid says nothing here, so it is taken to live; in the own namespace it counts."""
+    (tmp_path / "self/ns").mkdir(parents=True)
+    (tmp_path / "self/ns/pid").touch()
+    own = pid_namespace(tmp_path)
+    gone = RECORD._replace(supervisor_pid=8)
+
+    assert own > 0
+    assert pid_namespace(tmp_path / "nowhere") == 0
+    assert not is_supervised(gone._replace(supervisor_namespace=own), tmp_path)
+    assert is_supervised(gone._replace(supervisor_namespace=own + 1), tmp_path)
 
 
 def test_process_start_of_no_process(tmp_path: Path) -> None:

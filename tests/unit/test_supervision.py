@@ -807,3 +807,73 @@ def test_a_forked_child_kills_nothing(play: Callable[..., Play]) -> None:
     one.supervision.abort("abort")
 
     assert one.signals == []
+
+
+# --- what another process has started
+
+
+def test_adopted(play: Callable[..., Play]) -> None:
+    """It ends with the last process in its scope, whichever that is; its age counts."""
+    one = play()
+    one.supervision.begin_adopted(60.0)
+    one.advance(4)
+    before = one.supervision.outcome
+    one.scope.end(0)
+    one.advance(2)
+
+    assert before is None
+    assert one.cause == "unknown"
+    outcome = one.sinks.outcomes[0]
+    assert (outcome.pid, outcome.exit_code, outcome.signal) == (None, None, None)
+    assert outcome.duration_seconds == 66.0
+    assert not outcome.unobserved
+
+
+@pytest.mark.parametrize(("kills", "cause"), [(2, "unknown"), (4, "hard_limit")])
+def test_kills_before_it_was_adopted(kills: int, cause: str) -> None:
+    """Only what was counted since then tells of its end."""
+    clock = FakeClock()
+    scope, sinks, poller = FakeScope(clock), FakeSinks(), DrivenPoller(clock)
+    baseline = MemoryEvents(0, 9, 1, 2, 1)
+    supervision = Supervision(scope, a_plan(), sinks, poller, clock=clock, baseline=baseline)
+    scope.next_counters = Counters(baseline)
+    supervision.begin_adopted(1.0)
+    now = MemoryEvents(0, 9, kills // 2, kills, 1)
+    scope.next_counters = Counters(now, now)
+    scope.current_bytes = 2 * MB
+    scope.end(0)
+    poller.advance(2)
+    poller.stop()
+
+    assert [outcome.cause for outcome in sinks.outcomes] == [cause]
+    assert len([alert for alert in sinks.alerts if alert.kind == "kill"]) == (kills > 2)
+
+
+def test_handing_back(play: Callable[..., Play]) -> None:
+    """Let go of, it lives on without a brake, and its end is not told."""
+    one = play()
+    one.supervision.begin_adopted(60.0)
+    one.supervision.let_go()
+    one.supervision.kill("abort")
+    one.supervision.settle()
+
+    assert one.supervision.ended.is_set()
+    assert one.sinks.outcomes == []
+    assert one.scope.asked("set_limits")[-1].high_bytes is None
+    assert one.scope.asked("set_limits")[-1].max_bytes == 400 * MB
+    assert one.scope.asked("rewrite") == []
+    assert one.signals == []
+
+
+def test_what_stays_is_noted(play: Callable[..., Play]) -> None:
+    """A scope that outlives its outcome says that its end was told; one that goes does not."""
+    kept, let_go, gone = play(keep=True).begin(), play().begin(), play().begin()
+    kept.scope.end(0, leftovers=[77])
+    let_go.supervision.let_go()
+    gone.scope.end(0)
+    for one in (kept, gone):
+        one.advance(2)
+
+    assert [record.concluded for record in kept.scope.asked("rewrite")] == [True]
+    assert [record.concluded for record in let_go.scope.asked("rewrite")] == [True]
+    assert gone.scope.asked("rewrite") == []

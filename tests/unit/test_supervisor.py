@@ -21,6 +21,8 @@ import pytest
 from cgmem import selector
 from cgmem.contract import MB, Alert, EffectiveLimits, Limits, SystemMemory
 from cgmem.errors import (
+    CgmemError,
+    CgroupError,
     ConfigurationError,
     EnforcementError,
     InsufficientMemory,
@@ -32,7 +34,7 @@ from cgmem.poller import Poller
 from cgmem.process import MonitoredProcess
 from cgmem.supervision import Supervision
 from cgmem.supervisor import Hooks, Supervisor
-from tests.unit.fakes import FakeBackend, FakeClock, FakeScope, taken
+from tests.unit.fakes import FakeBackend, FakeClock, FakeScope, a_record, taken
 
 PATIENCE = 30.0
 FOR_EVER = ["sleep", "3600"]
@@ -668,3 +670,83 @@ s.close()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, {hard}))\n"
     run_script(tmp_path, limit + script)
+
+
+# --- what other supervisors have left
+
+
+def left_behind(name: str, *, living: bool) -> FakeScope:
+    """A scope whose supervisor is gone."""
+    scope = FakeScope(FakeClock(), a_record(name)._replace(high_bytes=200 * MB))
+    scope.living = [1234] if living else []
+    return scope
+
+
+def test_what_lies_nearby_is_swept(tmp_path: Path, told: list[str], backend: FakeBackend) -> None:
+    """A supervisor that starts something tells of the ends that it finds, once."""
+    logs = tmp_path / "earlier"
+    stale, refused = left_behind("stale_1", living=False), left_behind("stale_2", living=False)
+    stale.record = stale.record._replace(log_dir=str(logs))
+    refused.errors["sweep"] = CgroupError(OSError(1, "no permission"), "removing", "/fake")
+    backend.left = [stale, refused]
+    arguments = {"log_dir": str(tmp_path / "logs"), "preflight": False, "tick": 0.05}
+    made = Supervisor(arguments, warn=told.append)
+    process = start(made, FOR_EVER)
+    assert until(lambda: backend.looked_nearby == [True] and made._swept)
+    time.sleep(0.2)
+    process.supervision.kill("abort")
+    made.close()
+    (line,) = (logs / "subprocess-stats.jsonl").read_text().splitlines()
+
+    assert backend.looked_nearby == [True]
+    assert '"unobserved": true' in line
+    assert len(stale.asked("sweep")) == 1
+    assert told == ["clean-up after another process: removing: no permission (/fake)"]
+
+
+def test_adopt(
+    tmp_path: Path,
+    told: list[str],
+    backend: FakeBackend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An orphan gets its brake back, this process as its supervisor, and an outcome."""
+    scope = left_behind("orphan_1", living=True)
+    scope.record = scope.record._replace(log_dir=str(tmp_path / "logs"))
+    backend.opened = [scope]
+    monkeypatch.setattr(selector, "NAMES", ("fake",))
+    monkeypatch.setattr(selector, "load", lambda _name: backend)
+    made = Supervisor({"tick": 0.05}, warn=told.append)
+    supervision = made.adopt("orphan_1", settings=made.settings())
+    with pytest.raises(InvalidIdError):
+        made.adopt("orphan_1", settings=made.settings())
+    limits = scope.asked("set_limits")
+    scope.living = []
+    ended = supervision.ended.wait(PATIENCE)
+    made.close()
+    (line,) = (tmp_path / "logs" / "subprocess-stats.jsonl").read_text().splitlines()
+
+    assert limits == [Limits(200 * MB, 400 * MB)]
+    assert scope.record.supervisor_pid == os.getpid()
+    assert scope.record.supervisor_start == selector.process_start(os.getpid())
+    assert ended
+    assert '"subprocess_id": "orphan_1"' in line
+    assert '"unobserved": false' in line
+    assert told == []
+
+
+def test_an_orphan_that_cannot_be_had(
+    backend: FakeBackend, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is let go of, and its id is free."""
+    scope = left_behind("orphan_1", living=True)
+    backend.opened = [scope]
+    backend.take_over_error = CgmemError("too late")
+    monkeypatch.setattr(selector, "NAMES", ("fake",))
+    monkeypatch.setattr(selector, "load", lambda _name: backend)
+    for _ in range(2):
+        with pytest.raises(CgmemError, match="too late"):
+            supervisor.adopt("orphan_1", settings=supervisor.settings())
+
+    assert scope.detached == 2
+    assert supervisor.live() == []
