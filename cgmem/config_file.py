@@ -15,7 +15,7 @@ from cgmem.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cgmem.config_text import Scalar
+    from cgmem.config_text import Scalar, Structured
 
 FILE_NAMES = ("cgmem.yaml", ".claude-pm/memory.yaml")
 """What is looked for in a directory. The first one there is the file; the two are not merged."""
@@ -29,6 +29,8 @@ class ConfigFile(NamedTuple):
     path: str
     values: dict[str, Scalar]
     agent_types: dict[str, dict[str, Scalar]]
+    templates: dict[str, dict[str, Structured]]
+    """Command templates by agent type; under "" what holds for all of them."""
 
 
 def find_config(directory: str) -> str | None:
@@ -63,13 +65,18 @@ _last_read: tuple[_Signature, ConfigFile] | None = None
 
 
 def read_config(
-    path: str, *, known: Collection[str], nested: str, source: str | None = None
+    path: str,
+    *,
+    known: Collection[str],
+    nested: str,
+    templates: Collection[str] = (),
+    source: str | None = None,
 ) -> ConfigFile:
     """Return what the file at `path` says; of a file that did not change, without reading it.
 
     `known` are the keys that it may have, beside `nested` with one mapping of the same keys per
-    agent type. `source` says who named the path. Raises `ConfigurationError`, which names path
-    and key.
+    agent type, and the keys of command `templates`. `source` says who named the path. Raises
+    `ConfigurationError`, which names path and key.
     """
     global _last_read  # noqa: PLW0603  (one subprocess after another asks for the same file)
     from pathlib import Path
@@ -88,7 +95,8 @@ def read_config(
         ) from err
     from cgmem.config_text import parse_config
 
-    config = ConfigFile(path, *parse_config(text, path=path, known=known, nested=nested))
+    content = parse_config(text, path=path, known=known, nested=nested, templates=templates)
+    config = ConfigFile(path, *content)
     _last_read = (signature, config)
     return config
 

@@ -1,16 +1,17 @@
 """What the text of a configuration file says: a YAML mapping of settings.
 
 It is read from parser events and never built by a YAML constructor: the shape is that small (one
-nested mapping, `agent_types`), there is no recursion to exhaust (libyaml's composer crashes the
-process on deep nesting), and an unquoted word means only what every YAML version agrees on; where
-1.1 and 1.2 differ, the file is refused with a clear word instead of being misread.
+nested mapping, `agent_types`; a list or mapping of plain text in a command template), there is no
+recursion to exhaust (libyaml's composer crashes the process on deep nesting), and an unquoted word
+means only what every YAML version agrees on; where 1.1 and 1.2 differ, the file is refused with a
+clear word instead of being misread.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from yaml.events import (
@@ -20,6 +21,8 @@ from yaml.events import (
     MappingStartEvent,
     NodeEvent,
     ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
     StreamEndEvent,
 )
 
@@ -27,20 +30,34 @@ from cgmem.errors import ConfigurationError
 from cgmem.words import meant, shown
 
 Scalar = str | int | float | bool
-_Content = tuple[dict[str, Scalar], dict[str, dict[str, Scalar]]]
+Structured = str | list[str] | dict[str, str]
+
+
+class Content(NamedTuple):
+    """What a file says."""
+
+    values: dict[str, Scalar]
+    agent_types: dict[str, dict[str, Scalar]]
+    templates: dict[str, dict[str, Structured]]
+    """By agent type; under "" what holds for all of them."""
+
 
 # PyYAML can be built without libyaml; the two loaders share no base class.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def parse_config(text: str, *, path: str, known: Collection[str], nested: str) -> _Content:
+def parse_config(
+    text: str, *, path: str, known: Collection[str], nested: str, templates: Collection[str] = ()
+) -> Content:
     """Return the values of `text`, the content of the file at `path`, and those by agent type.
 
-    `known` are the keys that are taken, `nested` is the key of the agent types. Raises
-    `ConfigurationError`, which names path, line and key.
+    `known` are the keys that are taken, `nested` is the key of the agent types, `templates` are
+    keys whose values are text, lists of text or mappings of text. Raises `ConfigurationError`,
+    which names path, line and key.
     """
     try:
-        return _Document(path, yaml.parse(text, Loader=_LOADER), known, nested).read()
+        events = yaml.parse(text, Loader=_LOADER)
+        return _Document(path, events, known, nested, templates).read()
     except yaml.MarkedYAMLError as err:
         line = f":{err.problem_mark.line + 1}" if err.problem_mark else ""
         raise ConfigurationError(
@@ -57,16 +74,23 @@ class _Document:
     """Reads one file's parser events, in order."""
 
     def __init__(
-        self, path: str, events: Iterator[Event], known: Collection[str], nested: str
+        self,
+        path: str,
+        events: Iterator[Event],
+        known: Collection[str],
+        nested: str,
+        templates: Collection[str],
     ) -> None:
         self._path = path
         self._events = events
-        self._known = known
+        self._known = (*known, *templates)
         self._nested = nested
+        self._template_keys = templates
         self._values: dict[str, Scalar] = {}
         self._agent_types: dict[str, dict[str, Scalar]] = {}
+        self._templates: dict[str, dict[str, Structured]] = {}
 
-    def read(self) -> _Content:
+    def read(self) -> Content:
         next(self._events)  # the stream begins
         if isinstance(next(self._events), DocumentStartEvent):
             self._read_top(next(self._events))
@@ -74,7 +98,7 @@ class _Document:
             following = next(self._events)
             if not isinstance(following, StreamEndEvent):
                 raise self._wrong(following, "a second document begins here", "keep one")
-        return self._values, self._agent_types
+        return Content(self._values, self._agent_types, self._templates)
 
     def _read_top(self, event: Event) -> None:
         if isinstance(event, ScalarEvent) and _plain_value(event.value) is None:
@@ -83,15 +107,22 @@ class _Document:
             if key == self._nested:
                 self._read_agent_types(found)
             else:
-                self._values[key] = self._scalar(found, key)
+                self._read_value(found, key, key, self._values, "")
 
     def _read_agent_types(self, event: Event) -> None:
         for name, budget in self._pairs(event, self._nested):
             path = f"{self._nested}.{name}"
-            self._agent_types[name] = {
-                key: self._scalar(found, f"{path}.{key}")
-                for key, found in self._pairs(budget, path, self._known)
-            }
+            values = self._agent_types[name] = {}
+            for key, found in self._pairs(budget, path, self._known):
+                self._read_value(found, key, f"{path}.{key}", values, name)
+
+    def _read_value(
+        self, event: Event, key: str, path: str, values: dict[str, Scalar], agent_type: str
+    ) -> None:
+        if key in self._template_keys:
+            self._templates.setdefault(agent_type, {})[key] = self._structured(event, path)
+        else:
+            values[key] = self._scalar(event, path)
 
     def _pairs(
         self, event: Event, what: str, known: Collection[str] | None = None
@@ -111,6 +142,29 @@ class _Document:
                 raise self._wrong(found, f"{shown(key)} is there twice", "remove one of the two")
             seen.add(key)
             yield key, next(self._events)
+
+    def _structured(self, event: Event, what: str) -> Structured:
+        """Return text as it is written: a command's `012` and `true` are words."""
+        if isinstance(event, SequenceStartEvent):
+            self._refuse_decoration(event, what)
+            words = []
+            while not isinstance(found := next(self._events), SequenceEndEvent):
+                words.append(self._text(found, f"a word of {what}"))
+            return words
+        if isinstance(event, MappingStartEvent):
+            return {
+                key: self._text(found, f"{what}.{key}") for key, found in self._pairs(event, what)
+            }
+        return self._text(event, what)
+
+    def _text(self, event: Event, what: str) -> str:
+        self._refuse_decoration(event, what)
+        if not isinstance(event, ScalarEvent):
+            raise self._wrong(event, f"{what} is a list or mapping", "write plain text")
+        text = str(event.value)
+        if event.implicit[0] and _plain_value(text) is None:
+            raise self._wrong(event, f"{what} has no value", 'write one, or "" for none')
+        return text
 
     def _scalar(self, event: Event, what: str) -> Scalar:
         self._refuse_decoration(event, what)

@@ -15,6 +15,8 @@ STALL_POLICIES = ("release", "abort", "freeze", "hold")
 CONFIG_VARIABLE = "CGMEM_CONFIG"
 CONFIG_FLAG = "--config"
 AGENT_TYPES = "agent_types"
+TEMPLATE_KEYS = ("command", "stdin", "cwd", "env")
+"""In the file, beside the settings: what `cgmem.task_tool` starts (`cgmem.agent_command`)."""
 
 _DAY = 86400.0
 _YEAR = 365 * _DAY
@@ -114,6 +116,10 @@ TABLE = (
     Setting(
         "keep", "keep", values.yes_no, False, "CGMEM_KEEP", "--keep",
         "let processes that the command leaves behind live on",
+    ),
+    Setting(
+        "family_max", "family_max_bytes", values.size, None, "CGMEM_FAMILY_MAX", None,
+        "sum that the hard limits of one supervisor's live subprocesses may reach (default max)",
     ),
     Setting(
         "disabled", "disabled", values.yes_no, False,

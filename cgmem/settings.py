@@ -23,6 +23,7 @@ from cgmem.setting_table import (
     CONFIG_VARIABLE,
     FILE_KEYS,
     TABLE,
+    TEMPLATE_KEYS,
     THRESHOLD_KEYS,
     argument_source,
 )
@@ -53,9 +54,12 @@ class Settings(NamedTuple):
     on_stall: StallPolicy
     stall_after_seconds: float
     keep: bool
+    family_max_bytes: int | None
     disabled: bool
     agent_types: Mapping[str, Mapping[str, object]]
     """What the file says for each agent type: parsed values by key."""
+    templates: Mapping[str, Mapping[str, str | list[str] | dict[str, str]]]
+    """The file's command templates by agent type, unchecked; "" for all (`cgmem.agent_command`)."""
     config_path: str | None
     """The configuration file that was read."""
     origins: Mapping[str, str]
@@ -133,7 +137,9 @@ def _config_file(
 
 
 def _read(path: str, source: str | None = None) -> ConfigFile:
-    return read_config(path, known=FILE_KEYS, nested=AGENT_TYPES, source=source)
+    return read_config(
+        path, known=FILE_KEYS, nested=AGENT_TYPES, templates=TEMPLATE_KEYS, source=source
+    )
 
 
 def _from_file(
@@ -214,9 +220,13 @@ def _settings(
             name: {key: value.value for key, value in budget.items()}
             for name, budget in agent_types.items()
         },
+        templates=file.templates if file else {},
         config_path=file and file.path,
         origins=sources,
     )
+
+
+_TEMPLATE_HELP = "what the Task Tool helper starts (docs/task-tool.md)"
 
 
 def rows(settings: Settings) -> Iterator[Row]:
@@ -229,6 +239,11 @@ def rows(settings: Settings) -> Iterator[Row]:
             path = f"{AGENT_TYPES}.{name}.{key}"
             origin = f"{settings.config_path}: {path}"
             yield Row(path, _written(key, parsed), origin, BY_KEY[key].help)
+    for name, template in settings.templates.items():
+        for key, said in template.items():
+            path = f"{AGENT_TYPES}.{name}.{key}" if name else key
+            origin = f"{settings.config_path}: {path}"
+            yield Row(path, said if isinstance(said, str) else str(said), origin, _TEMPLATE_HELP)
 
 
 def _written(key: str, value: Any) -> str:

@@ -35,6 +35,7 @@ from cgmem.errors import (
     InsufficientMemory,
     ScopeVanished,
 )
+from cgmem.family import Family
 from cgmem.journal import Journal
 from cgmem.logs.memory_logs import MemoryLogs
 from cgmem.outcome import Outcome
@@ -88,6 +89,7 @@ class Supervisor:
     def _begin_empty(self) -> None:
         self._lock = threading.Lock()
         self._registry = Registry()
+        self._family = Family()
         self._hooks: dict[str, Hooks] = {}
         self._choices: dict[tuple[str, bool], selector.Choice] = {}
         self._memory: tuple[float, SystemMemory] | None = None
@@ -155,9 +157,12 @@ class Supervisor:
         self.poller()  # what can fail fails before there is a child
         subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
         try:
+            if settings.family_max_bytes is not None:
+                self._family.reserve(subprocess_id, settings.max_bytes, settings.family_max_bytes)
             record = self._record(subprocess_id, agent_type, args, settings)
             scope, popen, plan = self._start(chosen, record, settings, args, popen_options)
         except BaseException:
+            self._family.release(subprocess_id)
             self._registry.release(subprocess_id)
             raise
         self._spawned += 1
@@ -258,6 +263,10 @@ class Supervisor:
         """The live supervision with this id."""
         return self._registry.find(subprocess_id)
 
+    def aborted_at(self, subprocess_id: str) -> float | None:
+        """The last MB of a subprocess that was ended for its memory or its time, of late."""
+        return self._registry.aborted_at(subprocess_id)
+
     def live(self) -> list[Supervision]:
         """Every live supervision of this process, in the order of their starts."""
         return self._registry.live()
@@ -306,6 +315,7 @@ class Supervisor:
         """Log the statistics, forget the subprocess and call the caller's `on_end`."""
         self._journal.ended(outcome)
         self._registry.leave(supervision)
+        self._family.release(supervision.subprocess_id)
         hook = self._hooks.pop(supervision.subprocess_id, Hooks()).on_end
         if hook is not None:
             self._callbacks.call(hook, outcome)

@@ -99,7 +99,49 @@ def test_a_file_says_settings_and_agent_types(tmp_path: Path) -> None:
         str(file),
         {"max": "2G", "swap": 0, "timeout": 1.5, "keep": True, "enforcement": "off"},
         {"engineer": {"max": "1G"}, "qa": {"max": "512M"}},
+        {},
     )
+
+
+def test_templates_are_text_as_it_is_written() -> None:
+    """A template's value is text, a list of text or a mapping of text, never a number or a bool."""
+    text = (
+        "command: [run, 012, true, '{prompt}']\nmax: 1G\n"
+        "agent_types:\n  qa:\n    command: npx agent -p {prompt}\n    env: {A: 1, B: ''}\n"
+        "    max: 2G\n"
+    )
+    found = parse_config(
+        text, path="x", known=KNOWN, nested="agent_types", templates=("command", "env")
+    )
+
+    assert found.values == {"max": "1G"}
+    assert found.agent_types == {"qa": {"max": "2G"}}
+    assert found.templates == {
+        "": {"command": ["run", "012", "true", "{prompt}"]},
+        "qa": {"command": "npx agent -p {prompt}", "env": {"A": "1", "B": ""}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("command:", "command has no value"),
+        ("command: [a, [b]]", "a word of command is a list or mapping"),
+        ("command: [a, ~]", "a word of command has no value"),
+        ("env: {A: {B: c}}", "env.A is a list or mapping"),
+        ("env: {A: b, A: c}", "'A' is there twice"),
+        ("command: &x [a]", "anchors and aliases are not taken"),
+        ("comand: [a]", "unknown setting 'comand'"),
+    ],
+)
+def test_a_template_that_is_refused(text: str, what: str) -> None:
+    """What no template can be is refused with path, line and key."""
+    with pytest.raises(ConfigurationError, match=what) as caught:
+        parse_config(
+            text, path="f.yaml", known=KNOWN, nested="agent_types", templates=("command", "env")
+        )
+
+    assert str(caught.value).startswith("f.yaml:1: ")
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "{}", "null", "~"])

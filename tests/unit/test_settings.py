@@ -59,6 +59,8 @@ def test_the_defaults_are_the_specs() -> None:
     assert (settings.preflight, settings.abort_on_memory_limit) == (True, True)
     assert (settings.on_stall, settings.stall_after_seconds) == ("release", 10.0)
     assert (settings.keep, settings.disabled) == (False, False)
+    assert settings.family_max_bytes is None
+    assert settings.templates == {}
     assert settings.config_path is None
     assert set(settings.origins.values()) == {"default"}
     assert set(settings.origins) == {setting.key for setting in TABLE}
@@ -412,7 +414,7 @@ def test_the_table_names_each_setting_once() -> None:
         names = [getattr(setting, column) for setting in TABLE]
         assert len(set(names)) == len(names)
     assert {setting.field for setting in TABLE} == set(Settings._fields) - {
-        "agent_types", "config_path", "origins",
+        "agent_types", "config_path", "origins", "templates",
     }  # fmt: skip
     assert "disabled" not in FILE_KEYS
 
