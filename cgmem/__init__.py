@@ -6,7 +6,7 @@
 'exited'
 
 `run` and `spawn` feel like `subprocess.run` and `subprocess.Popen`; `cgmem.aio` has the asyncio
-forms, `cgmem.monitoring` the names of the memory-monitoring spec.
+forms, `cgmem.monitoring` and `cgmem.task_tool` the names of the memory-monitoring spec.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgmem import aio, monitoring
+    from cgmem import aio, monitoring, task_tool
     from cgmem.contract import Alert
     from cgmem.errors import (
         BackendUnavailable,
@@ -64,10 +64,11 @@ __all__ = [
     "monitoring",
     "run",
     "spawn",
+    "task_tool",
 ]
 
 
-_MODULES = ("aio", "monitoring")
+_MODULES = ("aio", "monitoring", "task_tool")
 """`import cgmem` alone is enough to use these."""
 
 

@@ -1,20 +1,36 @@
 """asyncio forms of `cgmem.spawn` and `cgmem.run`. The event loop is never blocked.
 
 >>> outcome = await cgmem.aio.run(["make"], max="2G")
+
+`TaskToolHelper` here is the asyncio form of `cgmem.task_tool`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgmem import running
+from cgmem.aio_start import Start
 from cgmem.contract import Level
 from cgmem.main_process import exit_descriptor
 from cgmem.outcome import Outcome
 from cgmem.process import MonitoredProcess
+
+if TYPE_CHECKING:
+    from cgmem.aio_task_tool import TaskToolHelper
+
+__all__ = ["Process", "TaskToolHelper", "run", "spawn"]
+
+
+def __getattr__(name: str) -> Any:
+    # It brings the monitor and the configuration, which `run` and `spawn` don't need.
+    if name == "TaskToolHelper":
+        from cgmem.aio_task_tool import TaskToolHelper
+
+        return TaskToolHelper
+    raise AttributeError(f"module 'cgmem.aio' has no attribute {name!r}")
 
 
 class _Reading(NamedTuple):
@@ -74,7 +90,7 @@ class Process:
 
     async def wait(self) -> int:
         """Wait for the main process and return its status."""
-        await _exit_of(self.process)
+        await exit_of(self.process)
         return await asyncio.to_thread(self.process.wait)
 
     async def communicate(self, input: bytes | None = None) -> tuple[Any, Any]:  # noqa: A002  (asyncio's name)
@@ -111,12 +127,7 @@ async def spawn(args: Any, **options: Any) -> Process:
         if options.get(name):
             raise ValueError(f"{name}: asyncio's pipes carry bytes")
     options.setdefault("bufsize", 0)
-    start = _Start(args, options)
-    try:
-        process = await asyncio.to_thread(start.run)
-    except asyncio.CancelledError:
-        start.give_up()
-        raise
+    process = await Start(lambda: running.spawn(args, **options), _end_unwanted).result()
     try:
         return Process(
             process,
@@ -127,37 +138,6 @@ async def spawn(args: Any, **options: Any) -> Process:
     except BaseException:
         process.supervision.kill("abort")
         raise
-
-
-class _Start:
-    """A start in another thread, which goes on when its task is cancelled."""
-
-    def __init__(self, args: Any, options: dict[str, Any]) -> None:
-        self._args, self._options = args, options
-        self._lock = threading.Lock()
-        self._given_up = False
-        self._process: MonitoredProcess | None = None
-
-    def run(self) -> MonitoredProcess:
-        process = running.spawn(self._args, **self._options)
-        with self._lock:
-            self._process = process
-            if self._given_up:
-                self._end(process)
-        return process
-
-    def give_up(self) -> None:
-        """Nobody will take the process: end it, now or once it has started."""
-        with self._lock:
-            self._given_up = True
-            if self._process is not None:
-                self._end(self._process)
-
-    def _end(self, process: MonitoredProcess) -> None:
-        process.supervision.kill("abort")
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
 
 
 async def run(
@@ -187,8 +167,15 @@ async def run(
     return outcome
 
 
-async def _exit_of(process: MonitoredProcess) -> None:
-    """Wait for the exit on a pidfd, where there is one; else the thread of `wait` does."""
+def _end_unwanted(process: MonitoredProcess) -> None:
+    process.supervision.kill("abort")
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+async def exit_of(process: MonitoredProcess) -> None:
+    """Wait for the exit on a pidfd, where there is one; else return at once."""
     if process.popen.poll() is not None:
         return
     descriptor = exit_descriptor(process.pid)

@@ -92,7 +92,7 @@ class SubprocessMemoryMonitor:
         self._entries: dict[str, _Entry] = {}
         self._ended: dict[str, Outcome] = {}
         settings = self._supervisor.settings(self._arguments)
-        self.thresholds = thresholds or _thresholds(settings)
+        self.thresholds = thresholds or thresholds_of(settings)
         self.log_dir = self._supervisor.logs(settings).directory
         _all_monitors.add(self)
 
@@ -142,8 +142,10 @@ class SubprocessMemoryMonitor:
         supervision = self._supervision(subprocess_id)
         if supervision is not None:
             return supervision.check()
-        known = subprocess_id in self._entries
-        return 0.0, "OK" if known else "NOT_MONITORED"
+        if subprocess_id in self._entries:
+            return 0.0, "OK"
+        aborted_at = self._supervisor.aborted_at(subprocess_id)
+        return (0.0, "NOT_MONITORED") if aborted_at is None else (aborted_at, "ABORTED")
 
     def should_abort(self, subprocess_id: str) -> bool:
         """Whether the subprocess passed its hard limit, or was ended for its memory."""
@@ -151,7 +153,11 @@ class SubprocessMemoryMonitor:
         if supervision is not None:
             return supervision.check()[1] == "ABORTED"
         ended = self._ended.get(subprocess_id)
-        return ended is not None and ended.aborted
+        if ended is not None:
+            return ended.aborted
+        if subprocess_id in self._entries:
+            return False
+        return self._supervisor.aborted_at(subprocess_id) is not None
 
     def stop_monitoring(self, subprocess_id: str) -> dict[str, Any]:
         """Stop watching; write and return the statistics (spec, "Subprocess Statistics Format").
@@ -240,7 +246,7 @@ class SubprocessMemoryMonitor:
         settings = self._supervisor.settings(self._arguments)
         if not settings.disabled:
             self._supervisor.logs(settings).stats(line)
-        return {"subprocess_id": subprocess_id, **line["memory_stats"]}
+        return _returned(subprocess_id, line["memory_stats"])
 
     def _fresh_memory(self) -> SystemMemory:
         return selector.system_memory()
@@ -316,10 +322,16 @@ def _stats(subprocess_id: str, outcome: Outcome) -> dict[str, Any]:
         outcome.warnings,
         outcome.aborted,
     )
-    return {"subprocess_id": subprocess_id, **figures.to_dict()}
+    return _returned(subprocess_id, figures.to_dict())
 
 
-def _thresholds(settings: Settings) -> MemoryThresholds:
+def _returned(subprocess_id: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures, and once more under `memory_stats`, where the spec's log format has them."""
+    return {"subprocess_id": subprocess_id, **figures, "memory_stats": figures}
+
+
+def thresholds_of(settings: Settings) -> MemoryThresholds:
+    """Return the three thresholds of resolved settings."""
     return MemoryThresholds(
         settings.warning_bytes / MB,
         settings.critical_bytes / MB,

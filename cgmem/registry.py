@@ -11,6 +11,9 @@ from cgmem.ids import check_id, new_id
 if TYPE_CHECKING:
     from cgmem.supervision import Supervision
 
+REMEMBERED = 1000
+"""Of so many subprocesses that were aborted it is known afterwards."""
+
 
 class Registry:
     """Live supervisions by id. Thread-safe."""
@@ -19,6 +22,7 @@ class Registry:
         self._lock = threading.Lock()
         self._live: dict[str, Supervision] = {}
         self._starting: set[str] = set()
+        self._aborted: dict[str, float] = {}
 
     def take(self, subprocess_id: str | None, prefix: str) -> str:
         """Reserve an id, or a fresh one. Raises `InvalidIdError`."""
@@ -47,16 +51,26 @@ class Registry:
         """The subprocess has started."""
         with self._lock:
             self._starting.discard(supervision.subprocess_id)
+            self._aborted.pop(supervision.subprocess_id, None)
             self._live[supervision.subprocess_id] = supervision
 
     def leave(self, supervision: Supervision) -> None:
         """The subprocess has ended."""
         with self._lock:
             self._live.pop(supervision.subprocess_id, None)
+            outcome = supervision.outcome
+            if outcome is not None and outcome.aborted:
+                self._aborted[supervision.subprocess_id] = outcome.end_mb
+                if len(self._aborted) > REMEMBERED:
+                    del self._aborted[next(iter(self._aborted))]
 
     def find(self, subprocess_id: str) -> Supervision | None:
         """The live supervision with this id."""
         return self._live.get(subprocess_id)
+
+    def aborted_at(self, subprocess_id: str) -> float | None:
+        """The last MB of a subprocess that has ended and was aborted; None for any other."""
+        return self._aborted.get(subprocess_id)
 
     def live(self) -> list[Supervision]:
         """Every live supervision, in the order of their starts."""

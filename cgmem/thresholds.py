@@ -186,9 +186,9 @@ class MemoryThresholds:
         max_mb: float | None = None,
     ) -> None:
         self._given = (
-            _given_mb("warning_mb", warning_mb),
-            _given_mb("critical_mb", critical_mb),
-            _given_mb("max_mb", max_mb),
+            given_mb("warning_mb", warning_mb),
+            given_mb("critical_mb", critical_mb),
+            given_mb("max_mb", max_mb),
         )
         self._thresholds = derive(*self._given).thresholds
 
@@ -240,11 +240,15 @@ def _as_mb(size: int | None) -> float:
     return size // MB if size % MB == 0 else size / MB
 
 
-def _given_mb(name: str, value: object) -> Given | None:
+def given_mb(name: str, value: object) -> Given | None:
+    """Return a threshold in MB as it was given under this name; None for None.
+
+    One whose name ends in `max_mb` may be infinite. Raises `ConfigurationError`.
+    """
     if value is None:
         return None
     number = _number(name, value)
-    if name == "max_mb" and number == _INFINITY:
+    if name.endswith("max_mb") and number == _INFINITY:
         return Given(None, name)
     if not 0 < number <= LARGEST_BYTES / MB:
         raise ConfigurationError(

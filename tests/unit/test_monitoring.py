@@ -33,6 +33,7 @@ PATIENCE = 30.0
 FOR_EVER = ["sleep", "3600"]
 STATS = {
     "subprocess_id", "start_mb", "peak_mb", "end_mb", "duration_seconds", "warnings", "aborted",
+    "memory_stats",
 }  # fmt: skip
 LEAK = "import time; x = bytearray(96 << 20); time.sleep(3600)"
 
@@ -100,7 +101,10 @@ def test_without_a_process(
     found = monitor.stop_monitoring("engineer_1")
     assert set(found) == STATS
     assert found["peak_mb"] == 0.0
-    assert stats_lines(tmp_path)[0]["memory_stats"].keys() == STATS - {"subprocess_id"}
+    assert stats_lines(tmp_path)[0]["memory_stats"].keys() == STATS - {
+        "subprocess_id", "memory_stats",
+    }  # fmt: skip
+    assert found["memory_stats"] == stats_lines(tmp_path)[0]["memory_stats"]
     assert monitor.active_monitors == {}
 
 
