@@ -49,6 +49,11 @@ def table(rounds: int) -> Table:
     return Table("footprint", "RSS of the supervisor, MB", ("", "RSS", "more than bare"), rows)
 
 
+def bare_rss() -> float:
+    """RSS of an interpreter that does nothing, MB."""
+    return _measure(_RSS)
+
+
 def _supervised(directory: str, scopes: int) -> str:
     return _SUPERVISE.format(directory=directory, scopes=scopes) + _RSS + _END
 
