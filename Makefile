@@ -31,7 +31,7 @@ lint: $(VENV)/.dev ## ruff, mypy (Linux and macOS), import directions
 
 .PHONY: unit
 unit: $(VENV)/.dev ## unit, contract and CLI tests
-	$(BIN)/python -m pytest -q tests/unit tests/contract tests/cli
+	$(BIN)/python -m pytest -q tests/unit tests/contract tests/cli tests/spec
 
 .PHONY: package
 package: $(VENV)/.dev ## build sdist, wheel from it, and run the wheel from an empty venv

@@ -13,7 +13,7 @@ import pytest
 
 from cgmem import selector
 from tests.spec.markdown import ROOT, Fenced, fenced_blocks
-from tests.spec.test_spec_blocks import PATIENCE, environment
+from tests.spec.project import PATIENCE, environment
 
 RECIPES = dict(
     re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", (ROOT / "docs/recipes.md").read_text(), re.M | re.S)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -14,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.spec.blocks import BLOCKS, PROJECT, Block, Run
-from tests.spec.markdown import ROOT, SPEC, Fenced, fenced_blocks
+from tests.spec.blocks import BLOCKS, Block, Run
+from tests.spec.markdown import SPEC, Fenced
+from tests.spec.project import FENCED, LISTED, execute, make_project
 
-PATIENCE = 110.0
-HOG = ROOT / "tests" / "helpers" / "hog.py"
 SHELL = """
 set -eu
 python() { "$PYTHON" -m cgmem.claude_pm "$@"; }
@@ -27,39 +24,12 @@ command -v jq > found || jq() { shift; "$PYTHON" -m json.tool --json-lines "$@";
 command -v less > found || less() { cat; }
 """
 ORIGINAL = "bb959173960a4e85ed44d88a7362ad134ce4cdd0cd3a71b5504eaf29eefe852a"
-FENCED = fenced_blocks(SPEC.read_text())
-LISTED = list(zip(BLOCKS, FENCED, strict=False))
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A fresh directory with small budgets and commands for agents."""
-    text = PROJECT.replace("PYTHON", sys.executable).replace("HOG", str(HOG))
-    (tmp_path / "cgmem.yaml").write_text(text)
-    return tmp_path
-
-
-def environment(project: Path) -> dict[str, str]:
-    """This environment without settings; cgmem is found, and the machine's log is this test's."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("CGMEM_", "CLAUDE_PM_"))}
-    roots = (ROOT, ROOT / "backends", *sys.path[1:])
-    return {
-        **clean,
-        "PYTHONPATH": os.pathsep.join(map(str, roots)),
-        "PYTHON": sys.executable,
-        "SCENE": str(ROOT / "tests" / "spec" / "scene.py"),
-        "XDG_RUNTIME_DIR": str(project),
-    }
-
-
-def execute(words: list[str], project: Path) -> str:
-    """Run to the end, which must be a good one; return the standard output."""
-    done = subprocess.run(
-        words, cwd=project, env=environment(project), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return make_project(tmp_path)
 
 
 def run_python(block: Fenced, run: Run, project: Path) -> str:

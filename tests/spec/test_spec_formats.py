@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,45 +14,18 @@ from cgmem.contract import MB, Alert, SystemMemory, Thresholds
 from cgmem.judge import History, Policy, judge
 from cgmem.logs.lines import alert_line, stats_line
 from cgmem.supervision import Supervision
-from tests.spec.blocks import BLOCKS, PROJECT
+from tests.spec.blocks import BLOCKS
 from tests.spec.markdown import ROOT, SPEC, fenced_blocks
-from tests.spec.test_spec_blocks import HOG, LISTED, PATIENCE, environment
+from tests.spec.project import EXAMPLES, LISTED, lines, logs_of_a_scene, shape
 from tests.unit.fakes import DrivenPoller, FakeClock, FakeScope, FakeSinks, a_plan
 
-EXAMPLES = {
-    block.log_file: json.loads(fenced.text) for block, fenced in LISTED if block.runner == "json"
-}
 GB = 1024 * MB
 
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The log directory of a project at work, when all its agents have ended."""
-    project = tmp_path_factory.mktemp("project")
-    text = PROJECT.replace("PYTHON", sys.executable).replace("HOG", str(HOG))
-    (project / "cgmem.yaml").write_text(text)
-    (project / "stop").touch()
-    done = subprocess.run(
-        [sys.executable, "-m", "cgmem.claude_pm", str(ROOT / "tests" / "spec" / "scene.py")],
-        cwd=project, env=environment(project), capture_output=True, text=True, timeout=PATIENCE,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return project / ".claude-pm" / "logs" / "memory"
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """Return what a log file holds."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def shape(value: Any) -> Any:
-    """Return keys in their order and the type of each value."""
-    if isinstance(value, dict):
-        return [(key, shape(item)) for key, item in value.items() if key != "cgmem"]
-    if isinstance(value, list):
-        return [shape(value[0])] if value else []
-    return type(value).__name__
+    return logs_of_a_scene(tmp_path_factory.mktemp("project"))
 
 
 def pattern(text: str) -> str:
