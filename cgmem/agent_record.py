@@ -203,6 +203,6 @@ def stdin_file(text: str | None) -> Iterator[IO[bytes] | int]:
         yield subprocess.DEVNULL
         return
     with tempfile.TemporaryFile() as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="surrogateescape"))
         file.seek(0)
         yield file

@@ -14,17 +14,18 @@ asyncio form.
 
 from __future__ import annotations
 
+import errno
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
+from cgmem.agent_book import AgentBook
 from cgmem.agent_command import AgentCommand
 from cgmem.agent_record import AgentRecord, failure, stdin_file
 from cgmem.contract import Alert, Level
-from cgmem.errors import CgmemError, ConfigurationError, UnknownIdError
+from cgmem.errors import CgmemError, ConfigurationError
 from cgmem.ids import new_id
 from cgmem.logs.directory import resolve_log_dir
 from cgmem.monitoring import SubprocessMemoryMonitor, thresholds_of
@@ -39,9 +40,6 @@ from cgmem.thresholds import MemoryThresholds
 from cgmem.words import shown
 
 __all__ = ["TaskToolConfiguration", "TaskToolHelper"]
-
-REMEMBERED = 1000
-"""Of so many ended subprocesses the result is kept for `complete_subprocess`."""
 
 
 class TaskToolHelper:
@@ -59,11 +57,10 @@ class TaskToolHelper:
         *,
         supervisor: Supervisor | None = None,
     ) -> None:
-        self.working_directory = os.path.abspath(working_directory or ".")  # noqa: PTH100  (a str)
+        self.working_directory = _directory(working_directory)
         self.config = config or TaskToolConfiguration()
         self._supervisor = supervisor or default_supervisor()
-        self._lock = threading.Lock()
-        self._agents: dict[str, AgentRecord] = {}
+        self._book = AgentBook()
         settings = self._settings(None)
         self.memory_monitor = SubprocessMemoryMonitor(
             thresholds_of(settings), settings.log_dir, supervisor=self._supervisor
@@ -124,27 +121,22 @@ class TaskToolHelper:
         )
         settings = self._settings(agent_type, thresholds, timeout_seconds)
         template = self.config.command(settings, agent_type, self.working_directory, command)
-        subprocess_id = new_id(agent_type)
-        record = AgentRecord(
-            task,
-            subprocess_id,
-            prompt if prompt is not None else task.prompt(),
-            settings,
-            self._memory_word(settings),
-        )
-        if record.memory_word.startswith("Insufficient"):
-            return failure(record, record.memory_word, "free memory, or wait for others to end")
+        allowed, message = self._preflight(settings)
+        told = task.prompt() if prompt is None else prompt
+        record = AgentRecord(task, new_id(agent_type), told, settings, message)
+        if not allowed:
+            return failure(record, message, "free memory, or wait for others to end")
         try:
             self._start(record, template, capture_output, Hooks(on_alert, on_end))
         except ConfigurationError:
             raise
-        except (CgmemError, OSError) as error:
-            return failure(record, str(error), getattr(error, "hint", None))
+        except (CgmemError, OSError, ValueError) as error:  # ValueError: NUL in an argument
+            return failure(record, str(error), _hint(error))
         return record.created()
 
     def check_subprocess_memory(self, subprocess_id: str) -> tuple[float, Level]:
         """Look now: (MB, status); statuses as in `cgmem.monitoring`."""
-        record = self._agents.get(subprocess_id)
+        record = self._book.find(subprocess_id)
         if record is not None:
             return record.running().check_memory()
         return self.memory_monitor.check_memory(subprocess_id)
@@ -160,11 +152,10 @@ class TaskToolHelper:
         `status` is completed (exit status 0), failed, aborted or timeout; `success` is whether it
         is completed. Raises subprocess.TimeoutExpired after `timeout` seconds, `UnknownIdError`.
         """
-        record = self._record(subprocess_id)
+        record = self._book.record(subprocess_id)
         outcome = record.running().outcome(timeout)
         self._forget_monitor(outcome)
-        with self._lock:
-            return record.completed(outcome, results)
+        return self._book.completed(record, outcome, results)
 
     def abort_subprocess(
         self, subprocess_id: str, grace_seconds: float | None = None
@@ -173,29 +164,26 @@ class TaskToolHelper:
 
         `grace_seconds` None: the setting. Raises `UnknownIdError`.
         """
-        self._record(subprocess_id).running().abort(grace_seconds)
+        self._book.record(subprocess_id).running().abort(grace_seconds)
         return self.complete_subprocess(subprocess_id)
 
     def get_subprocess_status(self, subprocess_id: str | None = None) -> dict[str, Any]:
         """Return the state of one subprocess (`UnknownIdError` for none), or of all by id."""
         if subprocess_id is not None:
-            return self._record(subprocess_id).status()
-        return {name: record.status() for name, record in tuple(self._agents.items())}
+            return self._book.record(subprocess_id).status()
+        return {record.subprocess_id: record.status() for record in self._book.records()}
 
     def process(self, subprocess_id: str) -> MonitoredProcess:
         """Return the process: what `cgmem.spawn` gives. Raises `UnknownIdError`."""
-        return self._record(subprocess_id).running()
+        return self._book.record(subprocess_id).running()
 
     def cleanup(self, grace_seconds: float | None = None) -> list[dict[str, Any]]:
         """End what still runs, forget everything; return how each of them ended."""
-        running = [record for record in tuple(self._agents.values()) if not record.has_ended()]
+        running = [record for record in self._book.records() if not record.has_ended()]
         for record in running:
             record.running().abort(grace_seconds)
         ended = [self.complete_subprocess(record.subprocess_id) for record in running]
-        with self._lock:
-            for record in self._agents.values():
-                record.close()
-            self._agents.clear()
+        self._book.clear()
         return ended
 
     # --- the steps of a start
@@ -215,14 +203,14 @@ class TaskToolHelper:
         log_dir = resolve_log_dir(settings.log_dir, environ=os.environ, cwd=self.working_directory)
         return settings._replace(log_dir=str(log_dir))
 
-    def _memory_word(self, settings: Settings) -> str:
-        """The spec's pre-flight message; `OK` where nothing is checked."""
+    def _preflight(self, settings: Settings) -> tuple[bool, str]:
+        """The spec's check and its message; `OK` where nothing is checked."""
         if settings.disabled or not settings.preflight:
-            return "OK"
+            return True, "OK"
         allowed, message = self.memory_monitor.can_create_subprocess()
         if allowed and message != "OK":
             self._supervisor.warn(message)
-        return message
+        return allowed, message
 
     def _start(
         self, record: AgentRecord, template: AgentCommand, capture_output: bool, hooks: Hooks
@@ -253,12 +241,7 @@ class TaskToolHelper:
         self._remember(record)
 
     def _remember(self, record: AgentRecord) -> None:
-        with self._lock:
-            self._agents[record.subprocess_id] = record
-            if len(self._agents) > REMEMBERED:
-                oldest = next((one for one in self._agents.values() if one.has_ended()), None)
-                if oldest is not None:
-                    self._agents.pop(oldest.subprocess_id).close()
+        self._book.enter(record)
         if not record.settings.disabled:
             self.memory_monitor.start_monitoring(record.subprocess_id, record.info())
             if record.has_ended():  # before there was an entry for `on_end` to remove
@@ -276,17 +259,25 @@ class TaskToolHelper:
         """Spec, "Subprocess Termination": memory tracking is cleaned up."""
         self.memory_monitor.stop_monitoring(outcome.subprocess_id)
 
-    def _record(self, subprocess_id: str) -> AgentRecord:
-        record = self._agents.get(subprocess_id)
-        if record is None:
-            raise UnknownIdError(
-                f"this helper has started no subprocess {shown(subprocess_id)}",
-                hint="use the subprocess_id that create_agent_subprocess returned",
-            )
-        return record
+
+def _directory(path: str | os.PathLike[str] | None) -> str:
+    absolute = os.path.abspath(path or ".")  # noqa: PTH100  (a str, and symlinks stay)
+    if not os.path.isdir(absolute):  # noqa: PTH112  (likewise)
+        raise ConfigurationError(
+            f"working_directory: {absolute!a} is not a directory",
+            hint="name one that is there",
+        )
+    return absolute
 
 
 def _word(text: object, name: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise ConfigurationError(f"{name}: {shown(text)} says nothing", hint="write text")
     return text
+
+
+def _hint(error: Exception) -> str | None:
+    if isinstance(error, OSError) and error.errno == errno.E2BIG:
+        return "pass the prompt on the standard input: stdin: '{prompt}'"
+    hint: str | None = getattr(error, "hint", None)
+    return hint

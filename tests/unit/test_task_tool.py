@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cgmem import selector
+from cgmem import agent_book, selector
 from cgmem.contract import MB, SystemMemory
 from cgmem.errors import ConfigurationError, UnknownIdError
 from cgmem.monitoring import MemoryThresholds, SubprocessMemoryMonitor
@@ -250,6 +251,44 @@ def test_what_can_not_be_started(make: Make, tmp_path: Path) -> None:
         assert "no-such-agent" in result["error"]
 
 
+def test_prompts_that_no_argument_can_be(make: Make) -> None:
+    """Too long a prompt, or one with a NUL, starts nothing; the hint says what to do."""
+    helper = make(command=["true", "{prompt}"])
+    long = helper.create_agent_subprocess("qa", "x", prompt="y" * 3_000_000)
+    nul = helper.create_agent_subprocess("qa", "x", prompt="a\0b")
+
+    assert (long["success"], nul["success"]) == (False, False)
+    assert "stdin" in long["hint"]
+    assert "null" in nul["error"]
+
+
+def test_only_so_many_results_are_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The book doesn't grow for ever; what runs stays in it."""
+    monkeypatch.setattr(agent_book, "REMEMBERED", 3)
+    helper = make(command="true")
+    runs = helper.create_agent_subprocess("qa", "Wait", command=FOR_EVER)["subprocess_id"]
+    names = []
+    for _ in range(4):
+        names.append(helper.create_agent_subprocess("qa", "End")["subprocess_id"])
+        helper.complete_subprocess(names[-1])
+
+    assert list(helper.get_subprocess_status()) == [runs, *names[-2:]]
+
+
+def test_a_forked_child_has_started_nothing(make: Make) -> None:
+    """In a forked child the helper's book is empty: the agents are the parent's."""
+    helper = make(command=FOR_EVER)
+    helper.create_agent_subprocess("qa", "Wait")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: it is one
+        pid = os.fork()
+    if pid == 0:
+        os._exit(len(helper.get_subprocess_status()))
+
+    assert os.waitpid(pid, 0)[1] == 0
+    assert len(helper.get_subprocess_status()) == 1
+
+
 def test_wrong_calls(make: Make) -> None:
     """No command for the agent type, no words, no such id: errors that name what is wrong."""
     helper = make()
@@ -257,6 +296,8 @@ def test_wrong_calls(make: Make) -> None:
         helper.create_agent_subprocess("qa", "Try")
     with pytest.raises(ConfigurationError, match="agent_type"):
         helper.create_agent_subprocess("", "Try", command="true")
+    with pytest.raises(ConfigurationError, match="nowhere. is not a directory"):
+        TaskToolHelper(Path(helper.working_directory) / "nowhere")
     with pytest.raises(ConfigurationError, match="task_description"):
         helper.create_agent_subprocess("qa", " ", command="true")
     for call in (helper.complete_subprocess, helper.abort_subprocess, helper.get_subprocess_status):
