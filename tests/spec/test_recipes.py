@@ -55,8 +55,13 @@ def run(script: Fenced, project: Path) -> str:
     """Run a block of sh; `python3` and `cgmem` are those of this interpreter."""
     commands = project / ".bin"
     commands.mkdir(exist_ok=True)
-    for name, words in (("python3", '"$@"'), ("cgmem", '-m cgmem "$@"')):
-        (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {words}\n')
+    stubs = {
+        "python3": f'exec "{sys.executable}" "$@"',
+        "cgmem": f'exec "{sys.executable}" -m cgmem "$@"',
+        "claude": 'echo "claude $1 $2"',
+    }
+    for name, line in stubs.items():
+        (commands / name).write_text(f"#!/bin/sh\n{line}\n")
         (commands / name).chmod(0o755)
     env = environment(project)
     env["PATH"] = f"{commands}:{env['PATH']}"
@@ -81,6 +86,17 @@ def skip_without_its_needs(script: Fenced) -> None:
     for program in ("node", "make"):
         if f"{program} " in script.text and shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
+
+
+def test_the_task_tools_page(tmp_path: Path) -> None:
+    """The page's configuration is one, and its example starts what it says."""
+    settings, example = fenced_blocks((ROOT / "docs/task-tool.md").read_text())
+    (tmp_path / "cgmem.yaml").write_text(settings.text)
+    (tmp_path / "page.py").write_text(example.text.replace("/home/me/project", str(tmp_path)))
+    printed = run(Fenced("sh", "cgmem config\npython3 page.py"), tmp_path)
+
+    assert "agent_types.researcher.command" in printed
+    assert re.search(r"completed \d+\.\d claude -p \*\*Qa\*\*: Test feature X", printed)
 
 
 def test_every_recipe_says_what_it_prints() -> None:

@@ -19,7 +19,12 @@ from tests.spec.project import FENCED, LISTED, execute, make_project
 SHELL = """
 set -eu
 python() { "$PYTHON" -m cgmem.claude_pm "$@"; }
-tail() { timeout 2 tail "$@" || [ $? = 124 ]; }
+tail() { "$PYTHON" -c "
+import subprocess, sys
+try:
+    subprocess.run(['tail', *sys.argv[1:]], timeout=2)
+except subprocess.TimeoutExpired:
+    pass" "$@"; }
 command -v jq > found || jq() { shift; "$PYTHON" -m json.tool --json-lines "$@"; }
 command -v less > found || less() { cat; }
 """

@@ -453,3 +453,13 @@ def test_nothing_heavy_is_imported_without_a_file() -> None:
     )  # fmt: skip
 
     assert (ran.stdout, ran.stderr) == ("[]\n", "")
+
+
+def test_templates_are_shown(tmp_path: Path) -> None:
+    """`cgmem config` shows the command templates of the file, too."""
+    text = "command: [a, '{prompt}']\nagent_types:\n  qa:\n    env: {A: b}\n"
+    shown = {row.name: (row.value, row.origin) for row in rows(from_file(tmp_path, text))}
+
+    file = tmp_path / "cgmem.yaml"
+    assert shown["command"] == ("['a', '{prompt}']", f"{file}: command")
+    assert shown["agent_types.qa.env"] == ("{'A': 'b'}", f"{file}: agent_types.qa.env")

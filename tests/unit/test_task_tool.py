@@ -296,7 +296,7 @@ def test_wrong_calls(make: Make) -> None:
         helper.create_agent_subprocess("qa", "Try")
     with pytest.raises(ConfigurationError, match="agent_type"):
         helper.create_agent_subprocess("", "Try", command="true")
-    with pytest.raises(ConfigurationError, match="nowhere. is not a directory"):
+    with pytest.raises(ConfigurationError, match=r"nowhere. is not a directory"):
         TaskToolHelper(Path(helper.working_directory) / "nowhere")
     with pytest.raises(ConfigurationError, match="task_description"):
         helper.create_agent_subprocess("qa", " ", command="true")
