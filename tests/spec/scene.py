@@ -23,14 +23,21 @@ def until(look: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def started(helper: TaskToolHelper, agent_type: str) -> str:
+    """Start an agent; return its id."""
+    result = helper.create_agent_subprocess(agent_type, "Work")
+    if not result["success"]:
+        raise SystemExit(f"{agent_type}: {result['error']}")
+    return str(result["subprocess_id"])
+
+
 def main() -> None:
     """Start them, wait for their warnings and ends, then for `stop`."""
     logs = Path(".claude-pm/logs/memory")
     with TaskToolHelper() as helper:
-        stays = helper.create_agent_subprocess("engineer", "Stay")["subprocess_id"]
+        stays = started(helper, "engineer")
         for agent_type in ("researcher", "leaker"):
-            name = helper.create_agent_subprocess(agent_type, "End")["subprocess_id"]
-            helper.complete_subprocess(name, timeout=PATIENCE)
+            helper.complete_subprocess(started(helper, agent_type), timeout=PATIENCE)
         until(lambda: helper.check_subprocess_memory(stays)[1] == "WARNING")
         until(lambda: len(list(logs.glob("*"))) == 3)
         until(lambda: stays in (logs / "memory-alerts.log").read_text())

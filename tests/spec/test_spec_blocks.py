@@ -92,7 +92,9 @@ def test_environment_variables(project: Path) -> None:
 def test_debug_commands(project: Path) -> None:
     """Each debug command shows what it promises, of a project at work, from a fresh process."""
     fenced, run = listed("# View current memory status")
-    lines = run_shell(fenced, run, project).splitlines()
+    printed = run_shell(fenced, run, project)
+    lines = printed.splitlines()
+    assert "{" in lines, printed + (project / "scene.err").read_text()
     status, stats = (ast.literal_eval(line) for line in lines[:2])
     begin = lines.index("{")
     alerts = [json.loads(line) for line in lines[2:begin]]
