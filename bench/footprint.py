@@ -65,7 +65,7 @@ def _as_installed(directory: str) -> dict[str, str]:
     return environ
 
 
-def _measure(code: str, environ: Mapping[str, str]) -> float:
+def _measure(code: str, environ: Mapping[str, str] | None = None) -> float:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environ)
     return float(done.stdout)
