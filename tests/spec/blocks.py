@@ -3,7 +3,7 @@
 Runners:
     python  `before` + block + `after` as a script of `python -m cgmem.claude_pm`
     shell   the same for sh; `python` is a function for `python -m cgmem.claude_pm`, `tail` has a
-            time limit, `jq` and `less` have a stand-in where they are not installed
+            time limit, `jq` a stand-in where it is not installed, `less` is `cat`
     json    compared with real lines of the log file, key by key and type by type
     tree    compared with a real log directory
     prose   not code; `checked_by` names the tests of what it says
@@ -224,9 +224,12 @@ assert monitor.should_abort(subprocess_id) is True
         "shell",
         (
             Run(
+                # A pipe is waited for without another process: one beside the scene, in the
+                # same cgroup, would be in the way of dividing it.
                 before="""
-                python "$SCENE" > scene.out 2> scene.err &
-                until [ -e ready ] || ! kill -0 $! 2> kill.err; do sleep 0.1; done
+                mkfifo ready
+                { python "$SCENE" > scene.out 2> scene.err || echo failed > ready; } &
+                read -r word < ready
                 """,
                 after="""
                 touch stop

@@ -44,11 +44,15 @@ def environment(project: Path) -> dict[str, str]:
 
 
 def execute(words: list[str], project: Path) -> str:
-    """Run to the end, which must be a good one; return the standard output."""
+    """Run to the end, which must be a good one; return the standard output.
+
+    What it says on stderr is in the file `errors`, too.
+    """
     done = subprocess.run(
         words, cwd=project, env=environment(project), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
+    (project / "errors").write_text(done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -1,6 +1,6 @@
 """A project at work: one agent warns and ends, one is aborted, one stays until `stop` is there.
 
-Run in a project's directory by `python -m cgmem.claude_pm`; makes the file `ready`.
+Run in a project's directory by `python -m cgmem.claude_pm`; writes to the file or pipe `ready`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
         until(lambda: helper.check_subprocess_memory(stays)[1] == "WARNING")
         until(lambda: len(list(logs.glob("*"))) == 3)
         until(lambda: stays in (logs / "memory-alerts.log").read_text())
-        Path("ready").touch()
+        Path("ready").write_text("ready\n")
         until(Path("stop").exists)
 
 

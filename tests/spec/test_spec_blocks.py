@@ -25,8 +25,11 @@ try:
     subprocess.run(['tail', *sys.argv[1:]], timeout=2)
 except subprocess.TimeoutExpired:
     pass" "$@"; }
-command -v jq > found || jq() { shift; "$PYTHON" -m json.tool --json-lines "$@"; }
-command -v less > found || less() { cat; }
+command -v jq > found || jq() { "$PYTHON" -c "
+import json, sys
+for line in open(sys.argv[2]):
+    print(json.dumps(json.loads(line), indent=2))" "$@"; }
+less() { cat; }
 """
 ORIGINAL = "bb959173960a4e85ed44d88a7362ad134ce4cdd0cd3a71b5504eaf29eefe852a"
 
@@ -94,7 +97,8 @@ def test_debug_commands(project: Path) -> None:
     fenced, run = listed("# View current memory status")
     printed = run_shell(fenced, run, project)
     lines = printed.splitlines()
-    assert "{" in lines, printed + (project / "scene.err").read_text()
+    told = [(project / name).read_text() for name in ("errors", "scene.err")]
+    assert "{" in lines, [printed, *told]
     status, stats = (ast.literal_eval(line) for line in lines[:2])
     begin = lines.index("{")
     alerts = [json.loads(line) for line in lines[2:begin]]
