@@ -22,12 +22,13 @@ test: test-host test-guest ## everything: this host, then real kernels in guests
 test-host: lint unit package ## what runs on this host
 
 .PHONY: lint
-lint: $(VENV)/.dev ## ruff, mypy (Linux and macOS), import directions
+lint: $(VENV)/.dev ## ruff, mypy (Linux and macOS), import directions, shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(CODE)
 	$(BIN)/mypy --platform darwin $(CODE)
 	$(BIN)/lint-imports
+	sh tests/scripts.sh $(BIN)/shellcheck
 
 .PHONY: unit
 unit: $(VENV)/.dev ## unit, contract and CLI tests
