@@ -49,7 +49,7 @@ test-matrix: ## the kernel tests on every combination of kernel, swap and huge p
 
 .PHONY: test-native
 test-native: $(VENV)/.dev ## the kernel tests on this host's own cgroup v2
-	$(BIN)/python -m pytest -q tests/kernel tests/contract
+	sh tests/native.sh $(BIN)/python
 
 .PHONY: bench
 bench: ## measure in the Debian 13 guest, side by side with the alternatives
