@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from cgmem_guest import recipe
-from cgmem_guest.recipe import BOOKWORM, GUESTS, OVERLAY, TRIXIE, Recipe
+from cgmem_guest.image import customize, mmdebstrap_command
+from cgmem_guest.recipe import (
+    BOOKWORM,
+    BOX_OVERLAY,
+    GUESTS,
+    OVERLAY,
+    TRIXIE,
+    Recipe,
+    box_recipe,
+)
 
 
 @pytest.fixture
@@ -19,13 +28,14 @@ def base(tmp_path: Path) -> Recipe:
     overlay = tmp_path / "overlay"
     overlay.mkdir()
     (overlay / "unit").write_text("one\n")
-    return Recipe(TRIXIE, overlay=overlay)
+    return Recipe(TRIXIE, overlays=(overlay,))
 
 
 def test_key_is_stable(base: Recipe) -> None:
     """The same recipe has the same short key, wherever its overlay lies and in whatever order."""
-    moved = shutil.copytree(base.overlay, base.overlay.with_name("elsewhere"))
-    same = replace(base, overlay=moved, packages=tuple(reversed(base.packages)))
+    (overlay,) = base.overlays
+    moved = shutil.copytree(overlay, overlay.with_name("elsewhere"))
+    same = replace(base, overlays=(moved,), packages=tuple(reversed(base.packages)))
 
     assert base.key() == same.key()
     assert re.fullmatch(r"[0-9a-f]{12}", base.key())
@@ -47,12 +57,12 @@ def test_key_follows_each_part(base: Recipe) -> None:
 def test_key_follows_the_overlay(base: Recipe) -> None:
     """The key changes when an overlay file changes content, name or its executable bit."""
     keys = [base.key()]
-    unit = base.overlay / "unit"
+    unit = base.overlays[0] / "unit"
     unit.write_text("two\n")
     keys.append(base.key())
     unit.chmod(0o755)
     keys.append(base.key())
-    unit.rename(base.overlay / "renamed")
+    unit.rename(unit.with_name("renamed"))
     keys.append(base.key())
 
     assert len(set(keys)) == len(keys)
@@ -62,6 +72,31 @@ def test_guests_that_issue_promises_exist() -> None:
     """The three tested guests exist, and the plain one shares Debian 13's image."""
     assert {"debian13", "debian12", "plain"} <= set(GUESTS)
     assert GUESTS["plain"].release is GUESTS["debian13"].release
+
+
+def test_the_box_is_the_guest_and_more() -> None:
+    """The box has all that the test guest is made of, in the same order, then its own part."""
+    guest, box = Recipe(TRIXIE), box_recipe(TRIXIE)
+
+    assert set(guest.packages) < set(box.packages)
+    assert box.overlays == (*guest.overlays, BOX_OVERLAY)
+    assert box.excluded_paths == guest.excluded_paths
+    assert box.key() != guest.key()
+
+
+def test_overlays_are_customized_in_their_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each overlay's script runs in the chroot, the box's after the guest's."""
+    monkeypatch.setenv("CGMEM_GUEST_MIRROR", "mirror.invalid/debian")
+    command = mmdebstrap_command(box_recipe(TRIXIE), tmp_path / "root.tar")
+    hooks = [word for word in command if word.startswith("--customize-hook=")]
+
+    assert [hook.rpartition(" ")[2] for hook in hooks] == [
+        customize(OVERLAY),
+        customize(BOX_OVERLAY),
+    ]
+    assert customize(BOX_OVERLAY) == "/usr/lib/cgmem-box/customize"
 
 
 def test_overlay_scripts_are_executable() -> None:

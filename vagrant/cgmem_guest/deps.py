@@ -41,17 +41,18 @@ def requirements(pyproject: Path) -> list[str]:
     try:
         data = tomllib.loads(pyproject.read_text())
         groups = data.get("dependency-groups", {})
-        return sorted({*data.get("project", {}).get("dependencies", []), *_group(groups, "test")})
+        return sorted({*data.get("project", {}).get("dependencies", []), *group(groups, "test")})
     except (tomllib.TOMLDecodeError, KeyError) as err:
         raise GuestError(f"can't read the requirements in {pyproject}: {err}") from err
 
 
-def _group(groups: Mapping[str, Any], name: str) -> list[str]:
+def group(groups: Mapping[str, Any], name: str) -> list[str]:
+    """Return the requirements of a dependency group and those that it includes."""
     if name == "test" and name not in groups:
         return []
     found: list[str] = []
     for entry in groups[name]:
-        found += [entry] if isinstance(entry, str) else _group(groups, entry["include-group"])
+        found += [entry] if isinstance(entry, str) else group(groups, entry["include-group"])
     return found
 
 
@@ -88,17 +89,26 @@ def _build_deps(image: Image, wanted: Sequence[str], work: Path) -> None:
     python = image.release.python
     say(f"installing {len(wanted)} requirements for Python {python}")
     host.require(["mke2fs"])
-    log = _new_log(f"deps-{python}")
+    log = new_log(f"deps-{python}")
     site = work / "site"
-    fitting = (f"--python-version={python}", "--implementation=cp", "--only-binary=:all:")
-    platforms = [f"--platform={name}" for name in PLATFORMS]
-    host.run_logged([*_pip(), *INSTALL, f"--target={site}", *fitting, *platforms, *wanted], log)
+    host.run_logged([*pip(), *INSTALL, f"--target={site}", *fitting(python), *wanted], log)
     _fix_scripts(site)
     compile_site(image, site, "/job/deps")
     size_mb = 16 + 2 * sum(path.lstat().st_size for path in site.rglob("*")) // 2**20
     disk = [str(work / "deps.img"), f"{size_mb}M"]
     host.run_logged([*MKE2FS, "-E", "root_owner=0:0", "-d", str(site), *disk], log)
     shutil.rmtree(site)
+
+
+def fitting(python: str) -> list[str]:
+    """Return pip's options for wheels that fit a guest's Python ("3.13") and libc."""
+    platforms = [f"--platform={name}" for name in PLATFORMS]
+    return [
+        f"--python-version={python}",
+        "--implementation=cp",
+        "--only-binary=:all:",
+        *platforms,
+    ]
 
 
 def ensure_project(image: Image, tree: Path) -> Path | None:
@@ -116,13 +126,14 @@ def ensure_project(image: Image, tree: Path) -> Path | None:
 
 
 def _build_project(image: Image, tree: Path, work: Path) -> None:
-    log = _new_log(f"project-{image.release.python}")
-    host.run_logged([*_pip(), *INSTALL, "--no-deps", f"--target={work}", str(tree)], log)
+    log = new_log(f"project-{image.release.python}")
+    host.run_logged([*pip(), *INSTALL, "--no-deps", f"--target={work}", str(tree)], log)
     _fix_scripts(work)
     compile_site(image, work, "/job/project")
 
 
-def _new_log(name: str) -> Path:
+def new_log(name: str) -> Path:
+    """Return the path of a log in the cache, without an older run's content."""
     log = cache_root() / f"{name}.log"
     log.unlink(missing_ok=True)
     return log
@@ -159,7 +170,7 @@ def with_shebang(script: bytes) -> bytes:
     return script
 
 
-def _pip() -> list[str]:
+def pip() -> list[str]:
     """Return a command that runs pip: this Python's own, else that of a private environment."""
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]

@@ -21,6 +21,7 @@ PACKAGE_OF = {
     "tar": "tar",
     "fakeroot": "fakeroot",
     "newuidmap": "uidmap",
+    "qemu-img": "qemu-utils",
 }
 
 #: An ordinary user's PATH lacks the folders where Debian keeps mke2fs.
@@ -40,6 +41,20 @@ def require(commands: Iterable[str]) -> None:
     missing = [command for command in commands if find(command) is None]
     if missing:
         install(sorted({PACKAGE_OF[command] for command in missing}))
+
+
+def require_packages(packages: Sequence[str]) -> None:
+    """Have every one of these Debian packages; as `require`, for what is more than a command."""
+    form = "--showformat=${Package} ${db:Status-Status}\n"
+    query = ["dpkg-query", "--show", form, *packages]
+    if shutil.which(query[0]) is None:
+        raise GuestError(f"this needs Debian's packages: {', '.join(packages)}")
+    found = subprocess.run(query, check=False, capture_output=True, text=True).stdout.splitlines()
+    missing = sorted(
+        {*packages} - {line.split()[0] for line in found if line.endswith(" installed")}
+    )
+    if missing:
+        install(missing)
 
 
 def install(packages: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from .cache import build_once, cache_root, prune
 from .recipe import GUESTS, Recipe, Release
 from .report import say
 
+#: What is thrown away after one run needs no journal.
 MKE2FS = ("mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0")
 #: What mmdebstrap and we need in place of root.
 UNPRIVILEGED = ("fakeroot", "newuidmap")
@@ -84,18 +85,25 @@ def ensure_images(guests: Iterable[str]) -> list[Image]:
 
 
 def _build(recipe: Recipe, work: Path) -> None:
-    host.require_amd64()
-    host.require(["mmdebstrap", "mke2fs", "tar", *([] if _is_root() else UNPRIVILEGED)])
     say(f"building the {recipe.release.name} image (about a minute)")
     began = time.monotonic()
-    log = cache_root() / f"build-{recipe.release.name}.log"
-    log.unlink(missing_ok=True)
-    host.run_logged(mmdebstrap_command(recipe, work / "root.tar"), log)
-    _make_disk(recipe, work, log)
+    make_disk(recipe, work, MKE2FS, cache_root() / f"build-{recipe.release.name}.log")
     _take_out(work)
-    (work / "root.tar").unlink()
     shutil.rmtree(work / "root")
     say(f"built the {recipe.release.name} image in {time.monotonic() - began:.0f} s")
+
+
+def make_disk(recipe: Recipe, work: Path, mke2fs: Sequence[str], log: Path) -> None:
+    """Make `work`/disk.img with the command `mke2fs`, and leave its content in `work`/root.
+
+    Raises GuestError with the end of `log`, which begins anew.
+    """
+    host.require_amd64()
+    host.require(["mmdebstrap", "mke2fs", "tar", *([] if _is_root() else UNPRIVILEGED)])
+    log.unlink(missing_ok=True)
+    host.run_logged(mmdebstrap_command(recipe, work / "root.tar"), log)
+    host.run_logged(_disk_command(recipe, work, mke2fs), log)
+    (work / "root.tar").unlink()
 
 
 def _is_root() -> bool:
@@ -115,22 +123,28 @@ def mmdebstrap_command(recipe: Recipe, target: Path) -> list[str]:
         *(f"--dpkgopt=path-exclude={path}" for path in recipe.excluded_paths),
         "--dpkgopt=force-unsafe-io",
         # Before the kernel is installed, so that its initrd is made once and the right way.
-        f"--essential-hook=sync-in {shlex.quote(str(recipe.overlay))} /",
-        '--customize-hook=chroot "$1" sh /usr/lib/cgmem-guest/customize',
+        *(f"--essential-hook=sync-in {shlex.quote(str(path))} /" for path in recipe.overlays),
+        *(f'--customize-hook=chroot "$1" sh {customize(path)}' for path in recipe.overlays),
         recipe.release.name,
         str(target),
         apt.mirror(),
     ]
 
 
-def _make_disk(recipe: Recipe, work: Path, log: Path) -> None:
+def customize(overlay: Path) -> str:
+    """Return the path in the guest of the script that an overlay brings to run in the chroot."""
+    (script,) = overlay.glob("usr/lib/*/customize")
+    return f"/{script.relative_to(overlay)}"
+
+
+def _disk_command(recipe: Recipe, work: Path, mke2fs: Sequence[str]) -> list[str]:
     """Turn root.tar into root/ and disk.img, with the right owners also when not root."""
     script = (
         'set -eu; cd "$1"; mkdir root; tar -xf root.tar -C root --exclude="./dev/*"; '
-        f'{shlex.join(MKE2FS)} -d root disk.img "$2"'
+        f'{shlex.join(mke2fs)} -d root disk.img "$2"'
     )
     command = ["sh", "-c", f"PATH=$PATH{host.SBIN}; {script}", "sh", str(work), recipe.disk_size]
-    host.run_logged(command if _is_root() else ["fakeroot", *command], log)
+    return command if _is_root() else ["fakeroot", *command]
 
 
 def _take_out(work: Path) -> None:

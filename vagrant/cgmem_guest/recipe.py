@@ -15,8 +15,12 @@ BUILD_VERSION = 1
 
 #: Laid over the guest's root before its kernel is installed, so that its initrd obeys it.
 OVERLAY = Path(__file__).with_name("image")
+#: Laid over that in Vagrant's box: what makes a machine to log in to of a machine for one job.
+BOX_OVERLAY = Path(__file__).with_name("box")
 
 DISK_SIZE = "2G"
+#: With the gap before its partition the disk has 8 GiB.
+BOX_DISK_MB = 8191
 
 PACKAGES = (
     "attr",
@@ -40,6 +44,16 @@ PACKAGES = (
     "udev",
     "util-linux",
     "zstd",
+)
+
+#: grub-pc-bin: the boot loader is made by the box's own GRUB, whatever the host has.
+BOX_PACKAGES = (
+    "grub-pc-bin",
+    "make",
+    "openssh-server",
+    "rsync",
+    "sudo",
+    "systemd-resolved",
 )
 
 #: A test guest reads no manuals; leaving them out saves dpkg half its time.
@@ -96,7 +110,7 @@ class Recipe:
     packages: tuple[str, ...] = PACKAGES
     excluded_paths: tuple[str, ...] = EXCLUDED_PATHS
     disk_size: str = DISK_SIZE
-    overlay: Path = OVERLAY
+    overlays: tuple[Path, ...] = (OVERLAY,)
     build_version: int = BUILD_VERSION
 
     def key(self) -> str:
@@ -107,10 +121,20 @@ class Recipe:
             sorted(self.packages),
             sorted(self.excluded_paths),
             self.disk_size,
-            tree_digest(self.overlay),
+            *map(tree_digest, self.overlays),
             self.build_version,
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def box_recipe(release: Release) -> Recipe:
+    """Return the recipe of Vagrant's box: the test guest's, and what is laid over it."""
+    return Recipe(
+        release,
+        packages=(*PACKAGES, *BOX_PACKAGES),
+        disk_size=f"{BOX_DISK_MB}M",
+        overlays=(OVERLAY, BOX_OVERLAY),
+    )
 
 
 def tree_digest(root: Path) -> str:
