@@ -51,6 +51,14 @@ test-matrix: ## the kernel tests on every combination of kernel, swap and huge p
 test-native: $(VENV)/.dev ## the kernel tests on this host's own cgroup v2
 	sh tests/native.sh $(BIN)/python
 
+.PHONY: vagrant-box
+vagrant-box: ## build the box for vagrant/Vagrantfile and say how to use it (Linux on x86-64)
+	@$(GUEST) box
+
+.PHONY: vagrant-test
+vagrant-test: ## Vagrant's guest from nothing to destroyed, tests in it (Debian; long)
+	@$(GUEST) cycle
+
 .PHONY: bench
 bench: ## measure in the Debian 13 guest, side by side with the alternatives
 	$(GUEST) run --guest debian13 --results bench/results -- python3 -m bench

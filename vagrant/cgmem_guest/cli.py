@@ -1,4 +1,4 @@
-"""The command line: `run`, `build` and `test`."""
+"""The command line: `run`, `test`, `build`, and for Vagrant `box` and `cycle`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .recipe import GUESTS
 from .report import say
 from .run import Job, run_job, size_bytes
 from .suite import run_suite
+from .vagrant import BOXES, ensure_stock, how_to_use, run_cycle
 
 #: Also a job's own status may be 125; the message on stderr tells.
 GUEST_FAILED = 125
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = {"run": _run, "build": _build, "test": _test}[options.action](options)
+        status = ACTIONS[options.action](options)
     except GuestError as err:
         say(str(err))
         status = GUEST_FAILED
@@ -98,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     _common(test, timeout=1800.0)
     build = actions.add_parser("build", help="build missing images")
     build.add_argument("guests", nargs="*", metavar="GUEST", help=f"of {', '.join(GUESTS)}")
+    box = actions.add_parser("box", help="build Vagrant's box and its wheels; say how to use them")
+    cycle = actions.add_parser("cycle", help="run Vagrant's guest from `up` to `destroy`")
+    for action in (box, cycle):
+        action.add_argument("--guest", choices=BOXES, default=BOXES[0])
     return parser
 
 
@@ -180,6 +185,16 @@ def write_out(output: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def _box(options: argparse.Namespace) -> int:
+    stock = ensure_stock(GUESTS[options.guest], TREE)
+    print(how_to_use(stock, TREE))
+    return 0
+
+
+def _cycle(options: argparse.Namespace) -> int:
+    return run_cycle(GUESTS[options.guest], TREE)
+
+
 def _build(options: argparse.Namespace) -> int:
     unknown = sorted(set(options.guests) - set(GUESTS))
     if unknown:
@@ -187,3 +202,6 @@ def _build(options: argparse.Namespace) -> int:
     for image in ensure_images(options.guests or GUESTS):
         print(image.folder)
     return 0
+
+
+ACTIONS = {"run": _run, "build": _build, "test": _test, "box": _box, "cycle": _cycle}
