@@ -1,6 +1,6 @@
 """Measure, print the tables, and write them as JSON and Markdown.
 
-Usage: python3 -m bench [--rounds N] [spawn] [tick] [footprint] [overshoot] [agents]
+Usage: python3 -m bench [--rounds N] [spawn] [tick] [footprint] [overshoot] [stall] [agents]
 Results go to $CGMEM_GUEST_RESULTS (set in a guest), else to bench/results.
 """
 
@@ -12,7 +12,7 @@ import os
 import platform
 from pathlib import Path
 
-from bench import agents, footprint, overshoot, spawn, tick
+from bench import agents, footprint, overshoot, spawn, stall, tick
 from bench.measure import Table
 
 QUESTIONS = {
@@ -20,6 +20,7 @@ QUESTIONS = {
     "tick": (tick.table, 40),
     "footprint": (footprint.table, 3),
     "overshoot": (overshoot.table, 3),
+    "stall": (stall.table, 1),
     "agents": (agents.table, 20),
 }
 

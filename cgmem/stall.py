@@ -26,7 +26,10 @@ class StallRules(NamedTuple):
     held: float = 0.85
     """Share of memory.high that can't be reclaimed. Below, more reclaim would help: thrashing."""
     pressure: float = 0.70
-    """PSI `some` (and `full`) share of time. Measured 75-99 % in a stall; file reading is below."""
+    """Share of one task's time that is waiting; of all tasks' (`full`) for abort and freeze."""
+    own_pressure: float = 0.20
+    """PSI `some` share below which the group as a whole works, whatever one task of it does: many
+    busy tasks that are each slowed down a little must not add up to a stall."""
     user_cpu: float = 0.05
     """User CPU share that stands in for PSI where the kernel has none. Throttled tasks sleep."""
     hopeless: float = 6.0
@@ -40,6 +43,9 @@ class StallRules(NamedTuple):
     """Time below the warning threshold before the brake returns: longer than a GC cycle."""
     releases: int = 2
     """Releases in a life: a second stall shows that the memory is needed."""
+    thrashing_pressure: float = 0.10
+    """PSI `some` share of time lost to thrashing that is worth a word. A fast disk makes it small:
+    20-35 % was measured with a mapped file of 1.5 times memory.high."""
     refaults_per_second: float = 100.0
     """Refaulted pages a second. A file that is streamed once evicts pages nobody wants back."""
     again_seconds: float = 30.0
@@ -109,10 +115,19 @@ class _Evidence(NamedTuple):
     user: float | None
 
     @property
+    def waits(self) -> float | None:
+        """Share of its time that a task waits.
+
+        The kernel averages PSI over the CPUs that the group keeps busy, so a stalled task beside
+        one that spins on another CPU shows as 50 % (`collect_percpu_times`, kernel/sched/psi.c).
+        """
+        return None if self.some is None else min(1.0, self.some * (1.0 + (self.user or 0.0)))
+
+    @property
     def waiting(self) -> bool:
         """Some task waits most of the time, or, without PSI, hardly any CPU is used."""
-        if self.some is not None:
-            return self.some >= RULES.pressure
+        if self.some is not None and self.waits is not None:
+            return self.some >= RULES.own_pressure and self.waits >= RULES.pressure
         return self.user is not None and self.user < RULES.user_cpu
 
     @property
@@ -126,7 +141,8 @@ class _Evidence(NamedTuple):
     def thrashing(self) -> bool:
         """Waits for file pages that it had. Only PSI can tell: reading a file also uses no CPU."""
         refaulting = self.refaults_per_second >= RULES.refaults_per_second
-        return not self.held and self.some is not None and self.waiting and refaulting
+        waiting = self.some is not None and self.some >= RULES.thrashing_pressure
+        return not self.held and waiting and refaulting
 
 
 def non_reclaimable_bytes(sample: Sample) -> int:
@@ -246,7 +262,9 @@ def _on_stall(
         return Step(state._replace(stalled=True))
     releases = state.releases + (action == "release")
     outcome = _outcome(action, releases, brake)
-    text = messages.stalled(high, non_reclaimable_bytes(sample), found.seconds, found.some, outcome)
+    text = messages.stalled(
+        high, non_reclaimable_bytes(sample), found.seconds, found.waits, outcome
+    )
     alert = Alert("CRITICAL", text, "stall", sample.at, judged, sample.current_bytes)
     # After an action the signs must all come anew: a thawed group gets its full time again.
     window = state.window if action is None else ()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import cgmem
-from cgmem.contract import MB, Limits
+from cgmem.contract import MB, Alert, Limits
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from tests.kernel import real_cgroups as real
 
@@ -126,6 +128,34 @@ def test_a_burst_between_two_ticks_counts(tmp_path: Path) -> None:
     assert outcome.cause == "exited"
     assert outcome.warnings == ()
     assert 100 <= outcome.peak_mb <= 140
+    assert outcome.peak_charged_mb is not None
+    assert outcome.peak_mb <= logged_peak_mb(tmp_path) == outcome.peak_charged_mb
+
+
+def test_a_burst_to_the_limit_is_told_with_its_kill_at_once(tmp_path: Path) -> None:
+    """From nothing to the limit within one tick: the kernel's wake-up tells, not the tick."""
+    told: list[tuple[float, Alert]] = []
+    with real.supervising(tmp_path, tick=real.LONG_TICK, **real.budget(64)) as supervisor:
+        process = cgmem.spawn(
+            real.python(real.LEAK, 400),
+            supervisor=supervisor,
+            on_alert=lambda _, alert: told.append((time.monotonic(), alert)),
+        )
+        assert real.until(lambda: process.poll() is not None)
+        ended = time.monotonic()
+        outcome = process.outcome(real.PATIENCE)
+
+    kill_at, kill = next((at, alert) for at, alert in told if alert.kind == "kill")
+    assert kill.message == "CRITICAL: Memory exceeded 64MB limit at 64.0MB"
+    assert kill_at - ended < real.LONG_TICK / 3, "milliseconds, but this machine may be slow"
+    assert outcome.peak_mb == 64.0
+    assert 60 < logged_peak_mb(tmp_path) <= 64
+
+
+def logged_peak_mb(tmp_path: Path) -> float:
+    """Return `cgmem.peak_charged_mb` of the one line in the stats log."""
+    line = (tmp_path / "logs" / "subprocess-stats.jsonl").read_text()
+    return float(json.loads(line)["cgmem"]["peak_charged_mb"])
 
 
 PARENT = """

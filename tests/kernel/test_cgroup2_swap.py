@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,30 +10,8 @@ import pytest
 import cgmem
 from tests.kernel import real_cgroups as real
 
-SWAP_BYTES = 200 << 20
 
-
-@pytest.fixture(scope="module")
-def _swap() -> Iterator[None]:
-    """Have swap on: the guest's own, or a file for as long as these tests run."""
-    real.need_cgroup2()
-    if len(Path("/proc/swaps").read_text().splitlines()) > 1:
-        yield
-        return
-    real.need_root()
-    file = Path("/var/tmp/cgmem-test-swap")
-    file.touch(mode=0o600)
-    subprocess.run(["fallocate", "-l", str(SWAP_BYTES), file], check=True)
-    subprocess.run(["mkswap", file], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["swapon", file], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["swapoff", file], check=True)
-        file.unlink()
-
-
-@pytest.mark.usefixtures("_swap")
+@pytest.mark.usefixtures("swap")
 def test_swap_does_not_widen_the_hard_limit(tmp_path: Path) -> None:
     """With swap on and none allowed, a leak past memory.max ends; the message names --swap."""
     with real.supervising(tmp_path, tick=real.LONG_TICK, **real.budget(64)) as supervisor:
@@ -48,7 +25,7 @@ def test_swap_does_not_widen_the_hard_limit(tmp_path: Path) -> None:
     assert "--swap" in outcome.message
 
 
-@pytest.mark.usefixtures("_swap")
+@pytest.mark.usefixtures("swap")
 @pytest.mark.parametrize("allowed", ["max", "150M"])
 def test_swap_that_is_allowed_lets_it_through(tmp_path: Path, allowed: str) -> None:
     """The same leak ends well where its swap is allowed."""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from cgmem_guest.junit import Counts, complaint, read_counts
-from cgmem_guest.suite import Verdict, cases, label, totals
+from cgmem_guest.recipe import GUESTS
+from cgmem_guest.run import Job
+from cgmem_guest.suite import (
+    KERNEL_AND_CONTRACT,
+    TESTED_GUESTS,
+    Case,
+    Verdict,
+    cases,
+    job_of,
+    label,
+    totals,
+)
 
 REPORT = (
     '<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite name="pytest" errors="1" '
@@ -76,13 +88,35 @@ def test_summary_line_says_what_is_wrong() -> None:
     assert line.startswith("plain: FAILED, 1 of 3 tests were skipped; 3 tests, 0 failures, 1 skip")
 
 
-def test_cases() -> None:
-    """By default each guest boots once and every value of each option occurs; matrix is all."""
-    few, every = cases(matrix=False), cases(matrix=True)
+def test_few_cases_are_pairwise() -> None:
+    """Each guest boots with all tests, and every two values of two options meet in a boot."""
+    few = cases(matrix=False)
+    seen = {(GUESTS[case.guest].release, case.swap, case.thp, case.psi) for case in few}
 
-    assert sorted(case[0] for case in few) == ["debian12", "debian13", "plain"]
-    assert {case[1] for case in few} == {None, "400M"}
-    assert {case[2] for case in few} == {"always", "never"}
-    assert len(set(every)) == 12
-    assert set(few) <= set(every)
-    assert len({label(case) for case in every}) == 12
+    assert {case.guest for case in few if case.tests == KERNEL_AND_CONTRACT} == set(TESTED_GUESTS)
+    values = [sorted({str(row[column]) for row in seen}) for column in range(4)]
+    for one, other in itertools.combinations(range(4), 2):
+        met = {(str(row[one]), str(row[other])) for row in seen}
+        assert met == set(itertools.product(values[one], values[other]))
+
+
+def test_the_matrix_is_the_whole_product() -> None:
+    """With --matrix each guest boots with every combination, and all tests."""
+    every = cases(matrix=True)
+
+    assert len(set(every)) == 3 * 2 * 2 * 2
+    assert {case[:4] for case in cases(matrix=False)} <= {case[:4] for case in every}
+    assert len({label(case) for case in every}) == len(every)
+    assert {case.tests for case in every} == {KERNEL_AND_CONTRACT}
+
+
+def test_long_tests_are_the_matrix_s(tmp_path: Path) -> None:
+    """The short run deselects them; psi=0 goes to the kernel; the caller's arguments come last."""
+    case = Case("plain", None, "never", psi=False, tests=("tests/kernel/test_x.py",))
+    template = Job(GUESTS["debian13"], ["-k", "leak"], tmp_path)
+
+    short, long = (job_of(template, case, matrix) for matrix in (False, True))
+
+    assert list(short.command[-5:]) == ["tests/kernel/test_x.py", "-m", "not long", "-k", "leak"]
+    assert "not long" not in long.command
+    assert (short.guest.name, short.cmdline, short.thp) == ("plain", "psi=0", "never")

@@ -127,6 +127,11 @@ def stopped(at: float) -> Sample:
     return look(at, frozen=True, events=MemoryEvents(high=5))
 
 
+def works_in_a_crowd(at: float) -> Sample:
+    """Eight busy tasks, each slowed down for a tenth of its time."""
+    return look(at, some_seconds=0.12 * at, full_seconds=0.1 * at, user_seconds=7.0 * at)
+
+
 def fills_up(at: float) -> Sample:
     """Waits a lot and yet reaches the hard limit within a minute."""
     return look(at, current_bytes=HIGH + int(4 * at * MB))
@@ -170,8 +175,8 @@ def no_events(at: float) -> Sample:
 @pytest.mark.parametrize(
     "series",
     [
-        reads_a_file, computes, saw_tooth, stopped, fills_up, swaps_out, idles, gives_back,
-        half_waits, knows_nothing, details_unread, no_events,
+        reads_a_file, computes, saw_tooth, stopped, works_in_a_crowd, fills_up, swaps_out,
+        idles, gives_back, half_waits, knows_nothing, details_unread, no_events,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("every", [0.5, 2.0, 3.0])
@@ -181,6 +186,19 @@ def test_honest_work_is_never_a_stall(series: Callable[[float], Sample], every: 
 
     assert alerts(steps) == []
     assert not any(done.state.stalled for _, done in steps)
+
+
+def test_a_leak_beside_a_task_that_spins_is_a_stall() -> None:
+    """PSI is averaged over the busy CPUs: one task that waits and one that spins show as 49 %."""
+    beside = [
+        look(at, some_seconds=0.49 * at, full_seconds=0.48 * at, user_seconds=0.97 * at)
+        for at in ticks(10)
+    ]
+
+    assert actions(drive(beside)) == [(10.0, "release")]
+    assert "waiting 97%" in alerts(drive(beside))[0][2]
+    assert actions(drive(beside, brake("abort"))) == []
+    assert "part of it still makes progress" in alerts(drive(beside, brake("abort")))[0][2]
 
 
 def test_without_psi_an_idle_cpu_tells() -> None:
@@ -333,8 +351,10 @@ def test_a_thawed_group_gets_its_full_time_again() -> None:
 
 
 def thrashes(at: float) -> Sample:
-    """Return a look at a group whose files don't fit: cache evicted and read again."""
-    return look(at, reclaimable_bytes=100 * MB, refaults=int(5000 * at))
+    """Return a look at a group whose files don't fit: cache evicted and read again, from a fast
+    disk.
+    """
+    return look(at, reclaimable_bytes=100 * MB, refaults=int(5000 * at), some_seconds=0.22 * at)
 
 
 def test_thrashing_is_a_warning_that_names_refaults_and_does_nothing() -> None:

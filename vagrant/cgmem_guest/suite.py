@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import GuestError
 from .image import ensure_images
@@ -23,19 +24,36 @@ TESTED_GUESTS = ("debian13", "debian12", "plain")
 SWAPS = (None, "400M")
 HUGE_PAGES = ("always", "never")
 
-#: One boot a guest. Each value of each option is there; the whole product is --matrix's.
+KERNEL_AND_CONTRACT = ("tests/kernel", "tests/contract")
+STALLS = ("tests/kernel/test_stall_cases.py",)
+
+
+class Case(NamedTuple):
+    """One boot, and what it tests."""
+
+    guest: str
+    swap: str | None
+    thp: str
+    psi: bool = True
+    tests: tuple[str, ...] = KERNEL_AND_CONTRACT
+
+
+#: Every two values of kernel (6.12, 6.1), swap, huge pages and PSI meet in a boot; the last two
+#: are there for that alone, and for the tests that it matters to. The whole product is --matrix's.
 PAIRWISE = (
-    ("debian13", None, "always"),
-    ("debian12", "400M", "never"),
-    ("plain", None, "never"),
+    Case("debian13", None, "always"),
+    Case("debian12", "400M", "never"),
+    Case("plain", None, "never", psi=False),
+    Case("debian12", None, "always", psi=False, tests=STALLS),
+    Case("plain", "400M", "always", psi=False, tests=STALLS),
 )
 
 PYTEST = (
     *("python3", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-    *("--junitxml=/job/results/junit.xml", "tests/kernel", "tests/contract"),
+    "--junitxml=/job/results/junit.xml",
 )
-
-Case = tuple[str, str | None, str]
+#: The full-size variants take minutes each.
+NOT_LONG = ("-m", "not long")
 
 
 @dataclass(frozen=True)
@@ -64,16 +82,22 @@ class Verdict:
 
 
 def cases(matrix: bool) -> list[Case]:
-    """Return (guest, swap, huge pages) for every boot to make."""
+    """Return every boot to make."""
     if matrix:
-        return list(itertools.product(TESTED_GUESTS, SWAPS, HUGE_PAGES))
+        product = itertools.product(TESTED_GUESTS, SWAPS, HUGE_PAGES, (True, False))
+        return [Case(*options) for options in product]
     return list(PAIRWISE)
 
 
 def label(case: Case) -> str:
     """Return a name for a case that is also good as a folder's."""
-    guest, swap, thp = case
-    return f"{guest}-swap-{swap or 'none'}-thp-{thp}"
+    psi = "" if case.psi else "-psi-off"
+    return f"{case.guest}-swap-{case.swap or 'none'}-thp-{case.thp}{psi}"
+
+
+def command_of(case: Case, matrix: bool, more: Sequence[str]) -> list[str]:
+    """Return what runs in the guest; `more` are pytest's arguments from the command line."""
+    return [*PYTEST, *case.tests, *(() if matrix else NOT_LONG), *more]
 
 
 def run_suite(template: Job, matrix: bool, parallel: int, results: Path) -> bool:
@@ -84,15 +108,14 @@ def run_suite(template: Job, matrix: bool, parallel: int, results: Path) -> bool
     """
     began = time.monotonic()
     todo = cases(matrix)
-    images = ensure_images([case[0] for case in todo])
-    template = replace(
-        template,
-        command=[*PYTEST, *template.command],
-        accelerator=choose_accelerator(images[0]),
-    )
+    images = ensure_images(sorted({case.guest for case in todo}))
+    template = replace(template, accelerator=choose_accelerator(images[0]))
     stop = threading.Event()
     with ThreadPoolExecutor(parallel) as pool:
-        running = [pool.submit(_run_case, template, case, results, stop) for case in todo]
+        running = [
+            pool.submit(_run_case, job_of(template, case, matrix), label(case), results, stop)
+            for case in todo
+        ]
         try:
             verdicts = [future.result() for future in running]
         except BaseException:
@@ -103,21 +126,31 @@ def run_suite(template: Job, matrix: bool, parallel: int, results: Path) -> bool
     return not any(verdict.complaint for verdict in verdicts)
 
 
-def _run_case(template: Job, case: Case, results: Path, stop: threading.Event) -> Verdict:
-    guest, swap, thp = case
-    folder = results / label(case)
+def job_of(template: Job, case: Case, matrix: bool) -> Job:
+    """Return the job that tests one case."""
+    return replace(
+        template,
+        guest=GUESTS[case.guest],
+        swap=case.swap,
+        thp=case.thp,
+        cmdline="" if case.psi else "psi=0",
+        command=command_of(case, matrix, template.command),
+    )
+
+
+def _run_case(job: Job, name: str, results: Path, stop: threading.Event) -> Verdict:
+    folder = results / name
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "junit.xml"
     report.unlink(missing_ok=True)  # an older run's report must not speak for this one
-    job = replace(template, guest=GUESTS[guest], swap=swap, thp=thp, results=folder)
-    say(f"{label(case)}: booting")
+    say(f"{name}: booting")
     try:
-        finished = run_job(job, LinePrinter(guest), stop)
+        finished = run_job(replace(job, results=folder), LinePrinter(job.guest.name), stop)
     except GuestError as err:
-        say(f"{label(case)}: {err}")
-        return Verdict(label(case), None, None, str(err).splitlines()[0])
+        say(f"{name}: {err}")
+        return Verdict(name, None, None, str(err).splitlines()[0])
     counts = read_counts(report)
-    return Verdict(label(case), counts, finished, complaint(counts, finished.exit_code))
+    return Verdict(name, counts, finished, complaint(counts, finished.exit_code))
 
 
 class LinePrinter:

@@ -1,0 +1,110 @@
+"""Leaks that memory.high holds: each is noticed, and let go, ended or frozen as the policy says."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import cgmem
+from tests.helpers.series import judged
+from tests.kernel import real_cgroups as real
+from tests.kernel.conftest import Recorded
+from tests.kernel.recording import record
+from tests.kernel.workloads import FULL, LEAKS, SHORT, Budget, has_psi
+
+SIZES = [
+    pytest.param(SHORT, id="short"),
+    pytest.param(FULL, id="full", marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+]
+
+
+@pytest.fixture(autouse=True)
+def _kernel() -> None:
+    real.need_cgroup2()
+
+
+@pytest.mark.usefixtures("swap")
+@pytest.mark.parametrize("budget", SIZES)
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_leak_is_released_and_the_hard_limit_decides(
+    name: str, budget: Budget, recorded: Recorded, tmp_path: Path
+) -> None:
+    """Whatever leaks is told from work, the brake is lifted, and the kernel ends it at max."""
+    if name == "leak-beside-spin" and not has_psi():
+        # Only an idle CPU tells there, and here one is busy.
+        assert record(name, budget, tmp_path, "hold").outcome.stalls == ()
+        return
+
+    series, outcome = recorded(name, budget)
+
+    assert outcome.cause == "hard_limit"
+    assert [stall["action"] for stall in outcome.stalls] == ["release"]
+    assert outcome.stalls[0]["at"] >= budget.stall_after
+    assert any("WARNING" in text for text in outcome.warnings)
+    assert any("Stalled" in text for text in outcome.warnings)
+    assert [action for _, action in judged(series).actions] == ["release"]
+
+
+def leak_settings(on_stall: str) -> dict[str, object]:
+    """Return a supervisor's settings for a leak whose stall is met in a policy's way."""
+    return {**SHORT.settings(), "on_stall": on_stall}
+
+
+def test_the_abort_policy_ends_a_stall(tmp_path: Path) -> None:
+    """With on_stall=abort the leak gets SIGTERM at the brake, far below the hard limit."""
+    with real.supervising(tmp_path, **leak_settings("abort")) as supervisor:
+        process = cgmem.spawn(real.python(real.LEAK, 800), supervisor=supervisor)
+        outcome = process.outcome(real.PATIENCE)
+
+    assert outcome.cause == "stalled"
+    assert outcome.signal == 15
+    assert outcome.aborted
+    assert [stall["action"] for stall in outcome.stalls] == ["abort"]
+    assert outcome.events.oom_kill == 0
+    assert outcome.peak_mb < SHORT.critical_mb * 2
+
+
+def test_the_freeze_policy_keeps_a_stalled_group_for_a_look(tmp_path: Path) -> None:
+    """With on_stall=freeze the group stops, keeps its memory, and can still be killed."""
+    with real.supervising(tmp_path, **leak_settings("freeze")) as supervisor:
+        process = cgmem.spawn(real.python(real.LEAK, 800), supervisor=supervisor)
+        group = real.cgroup_of(process.pid)
+        assert real.until(lambda: real.events(group, "cgroup.events")["frozen"] == 1)
+        charged = int(real.read(group, "memory.current"))
+        level = process.check_memory()[1]
+        process.kill()
+        outcome = process.outcome(real.PATIENCE)
+
+    assert charged >= SHORT.critical_mb << 20
+    assert level == "CRITICAL"
+    assert [stall["action"] for stall in outcome.stalls] == ["freeze"]
+    assert outcome.signal == 9
+
+
+def test_the_hold_policy_tells_and_leaves_it_to_the_kernel(tmp_path: Path) -> None:
+    """With on_stall=hold a stall is one alert, and the leak stays where it is."""
+    _, outcome = record("leak", SHORT._replace(seconds=10.0), tmp_path, "hold")
+
+    assert [stall["action"] for stall in outcome.stalls] == ["hold"]
+    assert outcome.cause == "signalled", "the test ended it"
+    assert outcome.events.oom_kill == 0
+
+
+def test_a_stopped_job_is_no_stall(tmp_path: Path) -> None:
+    """A job under SIGSTOP at the brake is not told, however long, and its time doesn't count."""
+    with real.supervising(tmp_path, **leak_settings("abort")) as supervisor:
+        process = cgmem.spawn(real.python(real.LEAK, 800), supervisor=supervisor)
+        group = real.cgroup_of(process.pid)
+        brake = SHORT.critical_mb << 20
+        assert real.until(lambda: int(real.read(group, "memory.current")) >= brake)
+        process.send_signal(signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        assert real.until(lambda: time.monotonic() - stopped_at > 3 * SHORT.stall_after)
+        process.kill()
+        outcome = process.outcome(real.PATIENCE)
+
+    assert outcome.stalls == ()
+    assert outcome.cause == "signalled"
