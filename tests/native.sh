@@ -5,7 +5,7 @@
 set -eu
 python=$1
 shift
-set -- "$python" -m pytest -q -rs -p no:cacheprovider tests/kernel tests/contract "$@"
+set -- "$python" -m pytest -q -rs -p no:cacheprovider -m "not long" tests/kernel tests/contract "$@"
 [ -d /run/systemd/system ] || exec "$@"
 
 scope="systemd-run --scope --quiet --collect --property=Delegate=yes"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,10 +37,6 @@ class Series(NamedTuple):
         began = self.looks[0].sample.at
         lines = [json.dumps(head), *(json.dumps(_row(look, began)) for look in self.looks)]
         path.write_text("\n".join(lines) + "\n")
-
-    def between(self, first: float, last: float) -> Iterator[Look]:
-        """Give the looks of a stretch of time."""
-        return (look for look in self.looks if first <= look.sample.at <= last)
 
 
 COLUMNS = (
@@ -145,32 +140,31 @@ def kubelet(series: Series) -> Level:
 
 
 class Figures(NamedTuple):
-    """What the rules look at, over the time at the brake. Shares of 1; None: not measured."""
+    """What the rules look at, while the group was at the brake. Shares of 1; None: unmeasured."""
 
     seconds: float
     current: float
     """The lowest memory.current / memory.high."""
     held: float
-    """The lowest share of memory.high that can't be reclaimed; `held_most` the highest."""
+    """The lowest share of memory.high that can't be reclaimed."""
     held_most: float
     some: float | None
     full: float | None
     user: float | None
     refaults_per_second: float
     progress_per_second: float
-    high_rises: float
-    """Share of the ticks in which the `high` counter rose."""
+    """Growth of what can't be reclaimed and of swap, in bytes."""
 
 
-def figures(series: Series, first: float = 0.0, last: float = float("inf")) -> Figures | None:
-    """Measure a stretch of a series; None if it has no two looks."""
-    looks = list(series.between(first, last))
-    if len(looks) < 2:
-        return None
+def figures(series: Series) -> Figures:
+    """Measure a series from the first to the last look at 98 % of memory.high; else all of it."""
     high = series.thresholds.critical_bytes or 1
+    near = [i for i, one in enumerate(series.looks) if one.sample.current_bytes >= 0.98 * high]
+    first, last = (near[0], near[-1]) if len(near) > 1 else (0, len(series.looks) - 1)
+    looks = series.looks[first : last + 1]
     begin, end = looks[0].sample, looks[-1].sample
     seconds = end.at - begin.at
-    held = [_held(look.sample) for look in looks]
+    held = [held_bytes(look.sample) for look in looks]
     swapped = (end.swap_bytes or 0) - (begin.swap_bytes or 0)
     return Figures(
         seconds,
@@ -182,19 +176,50 @@ def figures(series: Series, first: float = 0.0, last: float = float("inf")) -> F
         _rate(begin.user_seconds, end.user_seconds, seconds),
         _rate(begin.refaults, end.refaults, seconds) or 0.0,
         (held[-1] - held[0] + swapped) / seconds,
-        _rises(looks),
     )
 
 
-def _rises(looks: Sequence[Look]) -> float:
-    counts = [look.sample.events.high or 0 for look in looks if look.sample.events]
-    pairs = list(pairwise(counts))
-    return sum(later > sooner for sooner, later in pairs) / len(pairs)
-
-
-def _held(sample: Sample) -> int:
+def held_bytes(sample: Sample) -> int:
+    """Return what can't be reclaimed, every detail being known."""
     return sample.current_bytes - (sample.reclaimable_bytes or 0)
 
 
 def _rate(before: float | None, after: float | None, seconds: float) -> float | None:
     return None if before is None or after is None else (after - before) / seconds
+
+
+def measurements(all_series: dict[str, Series]) -> str:
+    """Return docs/stalls.md's table: what was measured, and what the judge says of it."""
+    lines = [
+        "| recording | at high, s | current / high | non-reclaimable / high | `some` | `full`"
+        " | user CPU | refaults/s | progress, MB/s | verdict |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_measured(name, series) for name, series in all_series.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _measured(name: str, series: Series) -> str:
+    got = figures(series)
+    found = judged(series)
+    cells = [
+        name,
+        f"{got.seconds:.0f}",
+        f"{got.current:.2f}",
+        f"{got.held:.2f} to {got.held_most:.2f}",
+        *(_percent(share) for share in (got.some, got.full, got.user)),
+        f"{got.refaults_per_second:.0f}",
+        f"{got.progress_per_second / 2**20:.2f}",
+        verdict(found),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def verdict(found: Judged) -> str:
+    """Return the highest level, and what else was told."""
+    told = [f"{action} at {at:.0f} s" for at, action in found.actions]
+    return ", ".join([found.level, *told, *(found.kinds() & {"thrashing"})])
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"

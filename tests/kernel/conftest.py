@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.series import Series, judged, kubelet, naive
+from tests.helpers.series import Series, held_bytes, judged, kubelet, naive
 from tests.kernel import real_cgroups as real
 from tests.kernel.recording import Recording, record
 from tests.kernel.workloads import WORKLOADS, Budget, has_swap
@@ -50,42 +50,42 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
         return made[name, budget]
 
     yield once
-    write_results([one.series for one in made.values()])
+    write_results(list(made.values()))
 
 
-def write_results(all_series: list[Series]) -> None:
+def write_results(recordings: list[Recording]) -> None:
     """Leave the recordings and the table of false alarms where the guest's results go."""
     results = os.environ.get("CGMEM_GUEST_RESULTS")
-    if results is None or not all_series:
+    if results is None or not recordings:
         return
-    for series in all_series:
+    for series, _ in recordings:
         size = (series.thresholds.critical_bytes or 0) >> 20
         series.dump(Path(results) / f"{series.case}-{size}M.jsonl")
-    (Path(results) / "false-alarms.md").write_text(table(all_series))
+    (Path(results) / "false-alarms.md").write_text(table(recordings))
 
 
-def table(all_series: list[Series]) -> str:
-    """Say what three rules make of the same samples."""
+def table(recordings: list[Recording]) -> str:
+    """Say what three rules make of the same samples, and what cgmem did about a stall."""
     lines = [
-        "| case | brake | highest can't be reclaimed | cgmem | memory.current > threshold"
+        "| case | brake | can't be reclaimed, at most | cgmem | memory.current > threshold"
         " | kubelet's working set > threshold |",
         "|---|---|---|---|---|---|",
     ]
-    for series in all_series:
-        high = (series.thresholds.critical_bytes or 0) >> 20
-        held = max(
-            look.sample.current_bytes - (look.sample.reclaimable_bytes or 0)
-            for look in series.looks
-        )
-        found = judged(series)
-        more = [kind for kind in ("stall", "thrashing") if kind in found.kinds()]
+    for series, outcome in recordings:
+        stalls = [f"stall, {one['action']} at {one['at']:.0f} s" for one in outcome.stalls]
         cells = (
             WORKLOADS[series.case].title,
-            f"{high} MB",
-            f"{held / 2**20:.0f} MB",
-            ", ".join([found.level, *more]),
+            f"{(series.thresholds.critical_bytes or 0) >> 20} MB",
+            f"{max(held_bytes(look.sample) for look in series.looks) / 2**20:.0f} MB",
+            ", ".join([judged_verdict(series), *stalls]),
             naive(series),
             kubelet(series),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def judged_verdict(series: Series) -> str:
+    """Return the highest level of a series, and whether it thrashed."""
+    found = judged(series)
+    return ", ".join([found.level, *(found.kinds() & {"thrashing"})])

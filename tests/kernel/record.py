@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.helpers.series import Series, figures, judged, kubelet, naive
+from tests.helpers.series import Series, kubelet, measurements, naive
 from tests.kernel.recording import record
 from tests.kernel.workloads import FULL, SHORT, WORKLOADS
 
@@ -30,17 +30,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             made = record(name, SHORT if given.short else FULL, Path(directory), "hold")
         made.series.dump(target / f"{name}{given.suffix}.jsonl")
-        sys.stdout.write(_summary(made.series) + "\n")
+        sys.stdout.write(_summary(name, made.series))
         sys.stdout.flush()
 
 
-def _summary(series: Series) -> str:
-    found = judged(series)
-    return (
-        f"{series.case}: {len(series.looks)} samples; judge {found.level} {found.actions}"
-        f" {sorted(found.kinds())}; naive {naive(series)}; kubelet {kubelet(series)};"
-        f" {figures(series, first=series.looks[0].sample.at + series.stall_after / 2)}"
-    )
+def _summary(name: str, series: Series) -> str:
+    row = measurements({name: series}).splitlines()[-1]
+    return f"{row} naive {naive(series)}, kubelet {kubelet(series)}\n"
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def test_true_alarms_are_raised(name: str, budget: Budget, recorded: Recorded) -
     """What can't be taken back raises both thresholds' alerts, as it does by the simpler rules."""
     series, outcome = recorded(name, budget)
 
-    assert judged(series).level == "CRITICAL"
+    assert judged(series).level in ("CRITICAL", "ABORTED"), "the last look may see the kill"
     assert {naive(series), kubelet(series)} <= {"CRITICAL", "ABORTED"}
     assert highest_told(outcome.warnings) == "CRITICAL"
 
@@ -91,8 +91,8 @@ def test_thrashing_is_named_and_left_alone(budget: Budget, recorded: Recorded) -
 @pytest.mark.parametrize("name", ["read", "write"])
 def test_the_figures_of_page_cache(name: str, recorded: Recorded) -> None:
     """The peak is what can't be taken back; the charged peak has the page cache in it."""
-    series, outcome = recorded(name, SHORT)
+    _, outcome = recorded(name, SHORT)
 
     assert outcome.events.high, "the test proves nothing unless the brake was touched"
-    assert outcome.peak_mb < 0.5 * (series.thresholds.critical_bytes or 0) / 2**20
-    assert outcome.peak_charged_mb is None or outcome.peak_charged_mb > 60
+    assert outcome.peak_mb < SHORT.critical_mb / 2
+    assert outcome.peak_charged_mb is None or outcome.peak_charged_mb > 0.9 * SHORT.critical_mb

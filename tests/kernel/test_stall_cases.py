@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import cgmem
-from tests.helpers.series import judged
 from tests.kernel import real_cgroups as real
 from tests.kernel.conftest import Recorded
 from tests.kernel.recording import record
@@ -38,14 +37,13 @@ def test_a_leak_is_released_and_the_hard_limit_decides(
         assert record(name, budget, tmp_path, "hold").outcome.stalls == ()
         return
 
-    series, outcome = recorded(name, budget)
+    _, outcome = recorded(name, budget)
 
     assert outcome.cause == "hard_limit"
     assert [stall["action"] for stall in outcome.stalls] == ["release"]
     assert outcome.stalls[0]["at"] >= budget.stall_after
     assert any("WARNING" in text for text in outcome.warnings)
     assert any("Stalled" in text for text in outcome.warnings)
-    assert [action for _, action in judged(series).actions] == ["release"]
 
 
 def leak_settings(on_stall: str) -> dict[str, object]:
@@ -86,7 +84,7 @@ def test_the_freeze_policy_keeps_a_stalled_group_for_a_look(tmp_path: Path) -> N
 
 def test_the_hold_policy_tells_and_leaves_it_to_the_kernel(tmp_path: Path) -> None:
     """With on_stall=hold a stall is one alert, and the leak stays where it is."""
-    _, outcome = record("leak", SHORT._replace(seconds=10.0), tmp_path, "hold")
+    _, outcome = record("leak", SHORT._replace(seconds=8.0), tmp_path, "hold")
 
     assert [stall["action"] for stall in outcome.stalls] == ["hold"]
     assert outcome.cause == "signalled", "the test ended it"

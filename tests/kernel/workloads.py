@@ -44,7 +44,7 @@ class Budget(NamedTuple):
         return {**sizes, "tick": self.tick, "stall_after": self.stall_after}
 
 
-SHORT = Budget(64, 0.5, 2.0, 5.0)
+SHORT = Budget(32, 0.5, 2.0, 5.0)
 FULL = Budget(200, 2.0, 10.0, 36.0, full_size=True)
 
 
@@ -131,6 +131,7 @@ current = Path("/sys/fs/cgroup" + group, "memory.current")
 aim, churn, ends = int(sys.argv[1]), int(sys.argv[2]), time.monotonic() + float(sys.argv[3])
 def take(size):
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)  # 2 MB at a time would not stop below
     memory[::4096] = b"x" * len(range(0, size, 4096))
     return memory
 held = []
@@ -145,7 +146,7 @@ while time.monotonic() < ends:
 
 
 def _near(budget: Budget, _path: Path) -> list[str]:
-    return real.python(NEAR, budget.critical_mb * MB * 99 // 100, 2 * MB, budget.seconds)
+    return real.python(NEAR, (budget.critical_mb - 2) * MB, MB, budget.seconds)
 
 
 def _collected(budget: Budget, _path: Path) -> list[str]:
@@ -192,7 +193,7 @@ for _ in range(2):
 
 
 def _walk(budget: Budget, path: Path) -> list[str]:
-    return real.python(WALK, path, 1_000_000 if budget.full_size else 15_000)
+    return real.python(WALK, path, 1_000_000 if budget.full_size else 12_000)
 
 
 SHARE = """
@@ -209,7 +210,7 @@ time.sleep(float(sys.argv[3]))
 
 
 def _share(budget: Budget, _path: Path) -> list[str]:
-    processes = 20 if budget.full_size else 8  # each has some 1.5 MB of its own
+    processes = 20 if budget.full_size else 4  # each has some 1.5 MB of its own
     return real.python(SHARE, budget.critical_mb // 5, processes, budget.seconds)
 
 
@@ -232,7 +233,7 @@ cat "$1"/*/*.[do] > "$1/linked"
 def _build(budget: Budget, path: Path) -> list[str]:
     source = path.with_suffix(".source")
     source.write_text("".join(f"{number * 7919 % 100003:031}\n" for number in range(32768)))
-    units = 25 if budget.full_size else 4
+    units = 25 if budget.full_size else 2
     return ["/bin/sh", "-c", BUILD, str(source), str(path), str(units)]
 
 
@@ -247,9 +248,9 @@ HONEST = {
     "read": Workload("reading a file of 4 x high, 1 GB at full size", _read, file_mb=_file_mb),
     "write": Workload("writing a file of 4 x high, 1 GB at full size", _write),
     "metadata": Workload("a metadata walk, over a million names at full size", _walk),
-    "shared": Workload("memory shared by 20 processes (8 at the small size)", _share),
+    "shared": Workload("memory shared by 20 processes (4 at the small size)", _share),
     "build": Workload("a fork-heavy build", _build),
-    "near": Workload("computing at 99 % of high", _near),
+    "near": Workload("computing 2 MB below high", _near),
     "collected": Workload("a garbage collector's saw-tooth below high", _collected),
     "swap-progress": Workload("swap filling while the job progresses", _progress, swap="max"),
 }

@@ -351,10 +351,8 @@ def test_a_thawed_group_gets_its_full_time_again() -> None:
 
 
 def thrashes(at: float) -> Sample:
-    """Return a look at a group whose files don't fit: cache evicted and read again, from a fast
-    disk.
-    """
-    return look(at, reclaimable_bytes=100 * MB, refaults=int(5000 * at), some_seconds=0.22 * at)
+    """Return a look at a group whose files don't fit: cache evicted and read again."""
+    return look(at, reclaimable_bytes=100 * MB, refaults=int(5000 * at))
 
 
 def test_thrashing_is_a_warning_that_names_refaults_and_does_nothing() -> None:
@@ -365,6 +363,30 @@ def test_thrashing_is_a_warning_that_names_refaults_and_does_nothing() -> None:
     assert [(at, kind) for at, kind, _ in alerts(steps)] == [(10.0, "thrashing")]
     assert "5000 evicted file pages a second read again" in alerts(steps)[0][2]
     assert not steps[-1][1].state.stalled
+
+
+def thrashes_on_a_fast_disk(at: float) -> Sample:
+    """Return the measured look of a mapped file that does not fit: 28 % of the time is lost."""
+    return thrashes(at)._replace(some_seconds=0.28 * at, refaults=int(10000 * at))
+
+
+def test_thrashing_on_a_fast_disk_is_told_once_it_goes_on() -> None:
+    """Where little time is lost, memory.high must have been read again three times over."""
+    [(at, kind, text)] = alerts(drive(map(thrashes_on_a_fast_disk, ticks(200))))
+
+    assert kind == "thrashing"
+    assert 15 <= at <= 30
+    assert "waiting 28%" in text
+
+
+def test_a_second_reading_is_not_thrashing() -> None:
+    """A linker that reads what the compilers wrote, 1.5 times memory.high, is left in peace."""
+
+    def links(at: float) -> Sample:
+        refaults = 5000 * min(at, 16.0)
+        return thrashes(at)._replace(some_seconds=0.18 * at, refaults=int(refaults))
+
+    assert alerts(drive(map(links, ticks(120)))) == []
 
 
 def test_the_brake_is_judged_at_its_present_height() -> None:

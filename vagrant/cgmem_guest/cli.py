@@ -94,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
         help="run tests/kernel and tests/contract in every guest",
         usage="cgmem_guest test [options] [-- PYTEST ARGS…]",
     )
-    test.add_argument("--matrix", action="store_true", help="guests x swap x huge pages")
+    test.add_argument(
+        "--matrix", action="store_true", help="guests x swap x huge pages x PSI, and long tests"
+    )
     test.add_argument("--parallel", type=int, default=2, metavar="N", help="guests at a time (2)")
     _common(test, timeout=1800.0)
     build = actions.add_parser("build", help="build missing images")
