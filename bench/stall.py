@@ -32,7 +32,7 @@ class _End(NamedTuple):
     seconds: float | None
     """From crossing critical; None: still there after `CAP_SECONDS`."""
     charged_mb: float
-    """memory.current when last seen."""
+    """The highest memory.current seen."""
     said: str
 
 
@@ -43,7 +43,8 @@ def table(rounds: int) -> Table:
         ours = [sys.executable, "-m", "cgmem", "run", "--critical", CRITICAL, "--max", LIMIT]
         ends = {
             f"cgmem run --critical {CRITICAL} --max {LIMIT}": [
-                _run([*ours, "--log-dir", directory, "--", *leak]) for _ in range(rounds)
+                _run([*ours, "--id", "leak", "--log-dir", directory, "--", *leak])
+                for _ in range(rounds)
             ],
             f"systemd-run -p MemoryHigh={CRITICAL} -p MemoryMax={LIMIT} -p MemorySwapMax=0": [
                 _run([*_systemd_run(), *leak]) for _ in range(rounds)
@@ -53,7 +54,7 @@ def table(rounds: int) -> Table:
         "stall",
         f"A leak past {CRITICAL}, hard limit {LIMIT}, huge pages: {_huge_pages()}"
         f" (given up after {CAP_SECONDS:.0f} s)",
-        ("under", f"seconds from {CRITICAL} to its end", "charged then, MB", "its last word"),
+        ("under", f"seconds from {CRITICAL} to its end", "charged at most, MB", "its last word"),
         [(name, *_row(found)) for name, found in ends.items()],
     )
 
@@ -83,12 +84,12 @@ def _watch(process: subprocess.Popen[str], current: Path) -> tuple[float | None,
     crossed, charged = None, 0
     while process.poll() is None:
         try:
-            charged = int(current.read_text())
+            now_charged = int(current.read_text())
         except OSError:  # gone, and its parent about to be
             time.sleep(0.01)
             continue
-        now = time.monotonic()
-        if crossed is None and charged >= CRITICAL_BYTES:
+        now, charged = time.monotonic(), max(charged, now_charged)
+        if crossed is None and now_charged >= CRITICAL_BYTES:
             crossed = now
         if crossed is not None and now - crossed > CAP_SECONDS:
             return None, charged

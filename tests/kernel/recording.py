@@ -34,7 +34,7 @@ def record(name: str, budget: Budget, log_dir: Path, on_stall: str = "release") 
     if WORKLOADS[name].swap is not None:
         settings["swap"] = WORKLOADS[name].swap
     held = name in LEAKS and on_stall == "hold"
-    seconds = budget.seconds if held else budget.seconds * 4 + real.PATIENCE
+    seconds = budget.seconds if held else budget.patience
     with prepared(name, budget) as command, real.supervising(log_dir, **settings) as supervisor:
         process = cgmem.spawn(command, supervisor=supervisor, cwd="/")
         looks = watch(process, budget.tick, seconds)

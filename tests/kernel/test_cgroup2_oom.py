@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,9 @@ def test_a_burst_between_two_ticks_counts(tmp_path: Path) -> None:
     assert outcome.peak_mb <= logged_peak_mb(tmp_path) == outcome.peak_charged_mb
 
 
-def test_a_burst_to_the_limit_is_told_with_its_kill_at_once(tmp_path: Path) -> None:
+def test_a_burst_to_the_limit_is_told_with_its_kill_at_once(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """From nothing to the limit within one tick: the kernel's wake-up tells, not the tick."""
     told: list[tuple[float, Alert]] = []
     with real.supervising(tmp_path, tick=real.LONG_TICK, **real.budget(64)) as supervisor:
@@ -146,6 +149,7 @@ def test_a_burst_to_the_limit_is_told_with_its_kill_at_once(tmp_path: Path) -> N
         outcome = process.outcome(real.PATIENCE)
 
     kill_at, kill = next((at, alert) for at, alert in told if alert.kind == "kill")
+    record_property("told_ms_after_the_end", round((kill_at - ended) * 1000, 1))
     assert kill.message == "CRITICAL: Memory exceeded 64MB limit at 64.0MB"
     assert kill_at - ended < real.LONG_TICK / 3, "milliseconds, but this machine may be slow"
     assert outcome.peak_mb == 64.0

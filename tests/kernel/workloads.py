@@ -28,6 +28,8 @@ class Budget(NamedTuple):
     stall_after: float
     seconds: float
     """How long a case that has no end of its own is watched."""
+    patience: float
+    """When a case that should have ended is given up."""
     full_size: bool = False
 
     @property
@@ -44,8 +46,8 @@ class Budget(NamedTuple):
         return {**sizes, "tick": self.tick, "stall_after": self.stall_after}
 
 
-SHORT = Budget(32, 0.5, 2.0, 5.0)
-FULL = Budget(200, 2.0, 10.0, 36.0, full_size=True)
+SHORT = Budget(32, 0.5, 2.0, 5.0, real.PATIENCE)
+FULL = Budget(200, 2.0, 10.0, 36.0, 1500.0, full_size=True)
 
 
 class Workload(NamedTuple):
@@ -166,7 +168,7 @@ for number in range(int(sys.argv[1])):
 
 
 def _progress(budget: Budget, _path: Path) -> list[str]:
-    return real.python(PROGRESS, min(budget.critical_mb * 3, budget.critical_mb + 190))
+    return real.python(PROGRESS, budget.critical_mb + (190 if budget.full_size else 32))
 
 
 WALK = """
@@ -181,19 +183,18 @@ for number in range(files):
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
     for other in range(1, links):
         os.link(path, f"{path}-{other}")
-for _ in range(2):
-    seen = 0
-    for directory, _, found in os.walk(root):
-        for name in found:
-            os.stat(f"{directory}/{name}")
-            seen += 1
-    assert seen == names, seen
+seen = 0
+for directory, _, found in os.walk(root):
+    for name in found:
+        os.stat(f"{directory}/{name}")
+        seen += 1
+assert seen == names, seen
 """
-"""Makes argv[2] names and walks them twice. A million: 10 names a file, for lack of inodes."""
+"""Makes argv[2] names and walks them. A million: 10 names a file, for lack of inodes."""
 
 
 def _walk(budget: Budget, path: Path) -> list[str]:
-    return real.python(WALK, path, 1_000_000 if budget.full_size else 12_000)
+    return real.python(WALK, path, 1_000_000 if budget.full_size else 11_000)
 
 
 SHARE = """
@@ -233,7 +234,7 @@ cat "$1"/*/*.[do] > "$1/linked"
 def _build(budget: Budget, path: Path) -> list[str]:
     source = path.with_suffix(".source")
     source.write_text("".join(f"{number * 7919 % 100003:031}\n" for number in range(32768)))
-    units = 25 if budget.full_size else 2
+    units = 25 if budget.full_size else 1
     return ["/bin/sh", "-c", BUILD, str(source), str(path), str(units)]
 
 
