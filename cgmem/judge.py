@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from cgmem import messages, stall
 from cgmem.contract import Alert, Level, MemoryEvents, Sample, StallPolicy, Thresholds
+from cgmem.stall_rules import RULES
 
 Accounting = Literal["non-reclaimable", "current"]
 """What the level is judged on: what the kernel can't take back, or memory.current."""
@@ -124,7 +125,7 @@ def detail_above(thresholds: Thresholds, policy: Policy) -> int | None:
     """
     bounds = [bound for bound in thresholds if bound is not None]
     if policy.high_bytes is not None:
-        bounds.append(int(policy.high_bytes * stall.RULES.near_high))
+        bounds.append(int(policy.high_bytes * RULES.near_high))
     return max(0, min(bounds) - 1) if bounds else None
 
 

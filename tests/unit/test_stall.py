@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cgmem.contract import MB, MemoryEvents, Sample, StallPolicy, Thresholds
-from cgmem.stall import RULES, Brake, StallState, Step, non_reclaimable_bytes, step
+from cgmem.stall import Brake, StallState, Step, non_reclaimable_bytes, step
+from cgmem.stall_rules import RULES
 
 HIGH = 200 * MB
 THRESHOLDS = Thresholds(100 * MB, HIGH, 400 * MB)
@@ -209,6 +210,20 @@ def test_without_psi_an_idle_cpu_tells() -> None:
     assert actions(drive(no_psi, brake("abort"))) == [(10.0, "abort")]
     assert "hardly any CPU used" in alerts(drive(no_psi))[0][2]
     assert alerts(drive(busy)) == []
+
+
+def test_without_psi_only_time_at_the_brake_tells() -> None:
+    """A job that is stopped as it gets there, after much sleep, is not told for its idle CPU."""
+    at_rest = MemoryEvents(high=9)
+    stopped_soon = [
+        look(
+            at, some_seconds=None, full_seconds=None, events=MemoryEvents(0) if at < 2 else at_rest
+        )
+        for at in ticks(60)
+    ]
+    stopped_soon[0] = stopped_soon[0]._replace(current_bytes=HIGH // 2)
+
+    assert alerts(drive(stopped_soon, brake("abort", stall_after_seconds=2.0))) == []
 
 
 def test_stopped_time_counts_for_nothing_and_ends_nothing() -> None:
