@@ -1,6 +1,6 @@
 """Measure, print the tables, and write them as JSON and Markdown.
 
-Usage: python3 -m bench [--rounds N] [spawn] [tick] [footprint] [overshoot] [stall] [agents]
+Usage: python3 -m bench [--rounds N] [spawn] [systemd] [tick] [footprint] [overshoot] [stall] [agents]
 Results go to $CGMEM_GUEST_RESULTS (set in a guest), else to bench/results.
 """
 
@@ -12,11 +12,12 @@ import os
 import platform
 from pathlib import Path
 
-from bench import agents, footprint, overshoot, spawn, stall, tick
+from bench import agents, footprint, overshoot, spawn, stall, systemd, tick
 from bench.measure import Table
 
 QUESTIONS = {
     "spawn": (spawn.table, 60),
+    "systemd": (systemd.table, 60),
     "tick": (tick.table, 40),
     "footprint": (footprint.table, 3),
     "overshoot": (overshoot.table, 3),

@@ -115,7 +115,22 @@ class Usability(NamedTuple):
     reason: str
     """Why, in one sentence, either way."""
     fix: str | None = None
-    """A command or setting that makes the backend usable."""
+    """A command or setting that makes the backend usable, or takes the `note` away."""
+    note: str | None = None
+    """Usable, but this can surprise, in one sentence."""
+
+
+class Leave(NamedTuple):
+    """What the caller lets a backend do with the calling process itself."""
+
+    allow_move: bool | None = None
+    """It may (True) or must not (False) be moved to another cgroup; None: as the rule has it."""
+    own_process: bool = False
+    """The process is cgmem's own command, not somebody's program that uses the library."""
+
+
+BY_RULE = Leave()
+"""Nobody said anything."""
 
 
 class ScopeRecord(NamedTuple):

@@ -8,16 +8,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NamedTuple, cast
 
-from cgmem.contract import Backend, ObservingBackend, ScopeRecord, SystemMemory, Usability
+from cgmem.contract import (
+    BY_RULE,
+    Backend,
+    Leave,
+    ObservingBackend,
+    ScopeRecord,
+    SystemMemory,
+    Usability,
+)
 from cgmem.errors import BackendUnavailable, ConfigurationError, EnforcementError
 
 _CLASSES = {
     "cgroup2": ("cgmem_backends.cgroup2", "Cgroup2Backend"),
+    "systemd": ("cgmem_backends.systemd_backend", "SystemdBackend"),
     "psutil": ("cgmem_backends.psutil_backend", "PsutilBackend"),
 }
 
 NAMES = tuple(_CLASSES)
 """Every backend, the preferred one first."""
+
+MOVING = frozenset({"systemd"})
+"""Backends that may move the calling process, as far as it gives leave."""
 
 FALLBACK = "psutil"
 """The backend that works everywhere and can watch processes that already run."""
@@ -31,9 +43,11 @@ class Choice(NamedTuple):
     """Why this one, in one sentence."""
     passed_over: tuple[tuple[str, Usability], ...] = ()
     """Backends that were preferred and can't work here."""
+    note: str | None = None
+    """What can surprise about it, and what to do."""
 
 
-def load(name: str) -> Backend:
+def load(name: str, leave: Leave = BY_RULE) -> Backend:
     """Load one backend by name. Raises `ConfigurationError` for a name that there isn't."""
     try:
         module, class_name = _CLASSES[name]
@@ -41,7 +55,8 @@ def load(name: str) -> Backend:
         raise ConfigurationError(
             f"backend {name!r} does not exist", hint=f"choose one of: auto, {', '.join(NAMES)}"
         ) from None
-    return cast(Backend, getattr(import_module(module), class_name)())
+    made = getattr(import_module(module), class_name)
+    return cast(Backend, made(leave) if name in MOVING else made())
 
 
 def load_observer() -> ObservingBackend:
@@ -49,7 +64,12 @@ def load_observer() -> ObservingBackend:
     return cast(ObservingBackend, load(FALLBACK))
 
 
-def choose(wanted: str = "auto", *, kernel_limits_required: bool = False) -> Choice:
+def choose(
+    wanted: str = "auto",
+    *,
+    kernel_limits_required: bool = False,
+    leave: Leave = BY_RULE,
+) -> Choice:
     """Choose the first usable backend, or check the one asked for by name.
 
     Raises `EnforcementError` where kernel limits are required and none can give them,
@@ -57,12 +77,13 @@ def choose(wanted: str = "auto", *, kernel_limits_required: bool = False) -> Cho
     """
     passed_over: list[tuple[str, Usability]] = []
     for name in NAMES if wanted == "auto" else (wanted,):
-        backend = load(name)
+        backend = load(name, leave)
         if kernel_limits_required and not backend.capabilities.kernel_limits:
             continue
         usability = backend.probe()
         if usability.usable:
-            return Choice(backend, _why(wanted, name, usability, passed_over), tuple(passed_over))
+            why = _why(wanted, name, usability, passed_over)
+            return Choice(backend, why, tuple(passed_over), _note(usability))
         passed_over.append((name, usability))
     raise _nothing_works(wanted, kernel_limits_required, passed_over)
 
@@ -87,6 +108,12 @@ def pid_namespace() -> int:
 def process_start(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot; None where it is gone or unknown."""
     return cast("int | None", import_module("cgmem_backends.scope_record").process_start(pid))
+
+
+def _note(usability: Usability) -> str | None:
+    if usability.note is None or usability.fix is None:
+        return usability.note
+    return f"{usability.note}: {usability.fix}"
 
 
 def _why(

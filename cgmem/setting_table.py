@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cgmem import values
 from cgmem.values import Parser
 
-BACKENDS = ("auto", "cgroup2", "psutil")
+BACKENDS = ("auto", "cgroup2", "systemd", "psutil")
 ENFORCEMENTS = ("required", "best-effort", "off")
 ACCOUNTINGS = ("non-reclaimable", "current")
 STALL_POLICIES = ("release", "abort", "freeze", "hold")
@@ -61,7 +61,11 @@ TABLE = (
     ),
     Setting(
         "backend", "backend", values.choice(BACKENDS), "auto", "CGMEM_BACKEND", "--backend",
-        "mechanism that holds the budget: auto, cgroup2 or psutil",
+        "mechanism that holds the budget: auto, cgroup2, systemd or psutil",
+    ),
+    Setting(
+        "allow_move", "allow_move", values.yes_no, None, "CGMEM_ALLOW_MOVE", None,
+        "let systemd move this process to where its subprocesses go (default: if harmless)",
     ),
     Setting(
         "enforcement", "enforcement", values.choice(ENFORCEMENTS), "best-effort",

@@ -40,7 +40,9 @@ class Settings(NamedTuple):
     critical_bytes: int
     max_bytes: int | None
     swap_max_bytes: int | None
-    backend: Literal["auto", "cgroup2", "psutil"]
+    backend: Literal["auto", "cgroup2", "systemd", "psutil"]
+    allow_move: bool | None
+    """None = where the rule finds it harmless."""
     enforcement: Literal["required", "best-effort", "off"]
     oom_group: bool
     accounting: Literal["non-reclaimable", "current"]

@@ -22,6 +22,7 @@ from cgmem.contract import (
     Alert,
     Backend,
     EffectiveLimits,
+    Leave,
     Limits,
     MemoryEvents,
     Scope,
@@ -64,10 +65,18 @@ class Hooks(NamedTuple):
     """Called by `spawn` itself, right after exec and before it is watched. May not raise."""
 
 
+class _ChoiceKey(NamedTuple):
+    backend: str
+    required: bool
+    allow_move: bool | None
+
+
 class Supervisor:
     """Everything that one process supervises. Thread-safe. One poller thread, started on demand.
 
     `arguments` are settings by key (docs/settings.md) that go before environment and file.
+    `own_process`: this process is cgmem's own command, which may be moved to another cgroup and
+    says itself what `choice` notes.
     """
 
     def __init__(
@@ -77,7 +86,9 @@ class Supervisor:
         resolve_settings: Callable[..., Settings] = resolve,
         warn: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        own_process: bool = False,
     ) -> None:
+        self._own_process = own_process
         self._arguments = dict(arguments or {})
         self._resolve = resolve_settings
         self._tell = warn or _log_warning
@@ -91,7 +102,7 @@ class Supervisor:
         self._registry = Registry()
         self._family = Family()
         self._hooks: dict[str, Hooks] = {}
-        self._choices: dict[tuple[str, bool], selector.Choice] = {}
+        self._choices: dict[_ChoiceKey, selector.Choice] = {}
         self._memory: tuple[float, SystemMemory] | None = None
         self._callbacks = Callbacks(self._warn)
         self._poller: Poller | None = None
@@ -125,12 +136,19 @@ class Supervisor:
 
     def choice(self, settings: Settings) -> selector.Choice:
         """The backend that these settings lead to, and why. Raises what `selector.choose` does."""
-        key = settings.backend, settings.enforcement == "required"
+        key = _choice_key(settings)
         with self._lock:
-            if key not in self._choices:
-                self._choices[key] = selector.choose(key[0], kernel_limits_required=key[1])
-                self._choices[key].backend.warn = self._warn
-            return self._choices[key]
+            chosen = self._choices.get(key)
+            if chosen is not None:
+                return chosen
+            leave = Leave(settings.allow_move, self._own_process)
+            chosen = self._choices[key] = selector.choose(
+                settings.backend, kernel_limits_required=key.required, leave=leave
+            )
+            chosen.backend.warn = self._warn
+        if chosen.note is not None and not self._own_process:
+            self._warn(chosen.note)
+        return chosen
 
     def spawn(
         self,
@@ -323,7 +341,7 @@ class Supervisor:
     def idle(self, supervision: Supervision) -> None:
         """Have the next scope made ready, once it is seen that there is more than one to start."""
         settings = supervision.plan.settings
-        chosen = self._choices.get((settings.backend, settings.enforcement == "required"))
+        chosen = self._choices.get(_choice_key(settings))
         if self._spawned > 1 and chosen is not None:
             chosen.backend.prepare(supervision.plan.limits)
 
@@ -445,7 +463,7 @@ class Supervisor:
             chosen = fallback._replace(reason=reason)
             self._warn(reason)
         with self._lock:
-            self._choices[settings.backend, False] = chosen
+            self._choices[_choice_key(settings)] = chosen
         return chosen, *chosen.backend.open_scope(record, limits)
 
     def _check_enforced(
@@ -511,6 +529,11 @@ class Supervisor:
                 "supervisor_namespace": selector.pid_namespace(),
             }
         return self._identity
+
+
+def _choice_key(settings: Settings) -> _ChoiceKey:
+    required = settings.enforcement == "required"
+    return _ChoiceKey(settings.backend, required, settings.allow_move)
 
 
 def _discard(scope: Scope) -> None:

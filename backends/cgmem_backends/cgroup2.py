@@ -1,4 +1,7 @@
-"""The `cgroup2` backend: cgroupfs, in this process's own delegated cgroup."""
+"""The `cgroup2` backend: cgroupfs, in this process's own delegated cgroup.
+
+The `systemd` backend is the same in a subtree from elsewhere (systemd_backend.py).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,6 @@ from cgmem_backends.spare import Spare
 
 _PREFIX = "cgmem-"
 _TRIAL_BYTES = 1 << 20
-_SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3)
 
 
 class _Claimed(NamedTuple):
@@ -69,9 +71,10 @@ class Cgroup2Backend:
         clock: Callable[[], float] = time.monotonic,
         mkdir: Callable[[Path], None] = os.mkdir,
         rmdir: Callable[[Path], None] = os.rmdir,
+        source: subtree.SubtreeSource | None = None,
     ) -> None:
         self._proc = proc
-        self._systemd_runs = _SYSTEMD_RUNS.is_dir() if systemd_runs is None else systemd_runs
+        self._systemd_runs = subtree.systemd_runs() if systemd_runs is None else systemd_runs
         self._placement = placement or Placement()
         self._guard = guard or Guard(self._placement, mkdir=mkdir, rmdir=rmdir)
         self._clock = clock
@@ -83,6 +86,7 @@ class Cgroup2Backend:
         self._claim_lock = threading.Lock()
         self._claimed: _Claimed | None = None
         self._spare = Spare()
+        self._source = source or subtree.OwnCgroup(self._host)
 
     @property
     def warn(self) -> Callable[[str], None]:
@@ -94,8 +98,8 @@ class Cgroup2Backend:
         self._guard.warn = tell
 
     def probe(self) -> Usability:
-        """Say whether the own cgroup can be divided, changing nothing."""
-        return subtree.inspect(self._host())
+        """Say whether there is a subtree to make scopes in, changing nothing."""
+        return self._source.inspect()
 
     def open_scope(self, record: ScopeRecord, limits: Limits) -> tuple[Scope, EffectiveLimits]:
         """Make a cgroup with its limits set. Raises `BackendUnavailable` or `CgroupError`."""
@@ -124,7 +128,12 @@ class Cgroup2Backend:
 
     def _make_scope(self, limits: Limits) -> CgroupScope:
         claimed = self._claim()
-        directory = self._make(claimed.base)
+        try:
+            directory = self._make(claimed.base)
+        except ScopeVanished:  # a family scope that somebody stopped: there may be another
+            self._claimed = None
+            claimed = self._claim()
+            directory = self._make(claimed.base)
         try:
             scope = self._scope(directory, NOBODY, *claimed[1:])
             ours = f"{_PREFIX}{os.getpid()}-*"
@@ -182,6 +191,8 @@ class Cgroup2Backend:
         root_is_hosts = hierarchy.root_is_hosts
         ancestries: dict[Path, Ancestry] = {}
         for directory, record in find(mount):
+            if not self._lists(hierarchy.shown(directory)):
+                continue
             parent = directory.parent
             ancestry = ancestries.get(parent) or Ancestry(parent, mount)
             ancestries[parent] = ancestry
@@ -192,6 +203,9 @@ class Cgroup2Backend:
             except CgroupError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     raise  # a short list would pass for the whole one
+
+    def _lists(self, _location: str) -> bool:
+        return True
 
     def placement(self) -> tuple[str, str]:
         """How children are put inside, and why so."""
@@ -228,12 +242,11 @@ class Cgroup2Backend:
     def _claim(self) -> _Claimed:
         with self._claim_lock:
             if self._claimed is None:
-                host = self._host()
-                base = subtree.claim(host)
-                ancestry = Ancestry(base, host.hierarchy.mount or base)
-                self._claimed = _Claimed(
-                    base, ancestry, host.hierarchy, host.hierarchy.root_is_hosts
-                )
+                base, hierarchy, attach = self._source.claim()
+                if attach is not None:
+                    self._placement = Placement(attach=attach)
+                ancestry = Ancestry(base, hierarchy.mount or base)
+                self._claimed = _Claimed(base, ancestry, hierarchy, hierarchy.root_is_hosts)
             return self._claimed
 
     def _make(self, base: Path) -> Path:
@@ -244,6 +257,8 @@ class Cgroup2Backend:
                 self._mkdir(directory)
             except FileExistsError:  # left by an earlier process with our pid
                 continue
+            except FileNotFoundError as error:
+                raise ScopeVanished(f"cgroup {base} was removed") from error
             except OSError as error:
                 raise CgroupError(error, "making", str(directory)) from error
             return directory

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
     from cgmem_backends.spawn_attr import SpawnLibrary
+    from cgmem_backends.subtree import Attach
 
 Method = Literal["posix_spawn", "trampoline"]
 
@@ -61,11 +62,25 @@ def load_library() -> SpawnLibrary | str:
         return f"the C library lacks a function: {error}"
 
 
-class Placement:
-    """The choice of road, for one process's life. Safe to use from several threads."""
+def _not_ours_to_enter() -> str:
+    return "this process may not put others into a cgroup of the family scope: systemd does"
 
-    def __init__(self, load: Callable[[], SpawnLibrary | str] = load_library) -> None:
-        self._load = load
+
+class Placement:
+    """The choice of road, for one process's life. Safe to use from several threads.
+
+    With `attach`, which may block and raises `BackendUnavailable`, another puts the child in, and
+    the trampoline waits for it.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], SpawnLibrary | str] = load_library,
+        *,
+        attach: Attach | None = None,
+    ) -> None:
+        self._load = _not_ours_to_enter if attach else load
+        self._attach = attach
         self._lock = threading.Lock()
         self._chosen: _Choice | None = None
 
@@ -101,7 +116,7 @@ class Placement:
             from cgmem_backends.trampoline_start import start_by_trampoline
 
             process = start_by_trampoline(
-                args, options, cgroup_path=cgroup_path, cgroup_fd=cgroup_fd
+                args, options, cgroup_path=cgroup_path, cgroup_fd=cgroup_fd, attach=self._attach
             )
         process.args = given
         return process

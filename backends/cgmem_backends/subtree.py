@@ -1,7 +1,8 @@
 """Where the subtree comes from in which scopes are made: here, this process's own cgroup.
 
 Covers: whether the own cgroup is ours to divide, why not, and making it ready (leaf rule).
-Does not cover: what is done in it (cgroup_scope.py), a subtree asked from systemd.
+Does not cover: what is done in it (cgroup_scope.py), a subtree asked from systemd
+(systemd_family.py).
 Source: cgroup-v2.rst "No Internal Process Constraint" and "Delegation";
 systemd's CGROUP_DELEGATION document (the user.delegate and trusted.delegate xattrs).
 """
@@ -12,7 +13,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cgmem.contract import Usability
 from cgmem.errors import BackendUnavailable, CgroupError, ScopeVanished
@@ -29,6 +30,29 @@ RECORD_XATTR = "user.cgmem"
 _CLAIM_TRIES = 5
 
 
+Attach = Callable[[str, int], None]
+"""Puts a process into the cgroup at this path, for us who may not."""
+
+
+class Subtree(NamedTuple):
+    """A cgroup that is ours to make scopes in, ready for it."""
+
+    base: Path
+    hierarchy: Hierarchy
+    attach: Attach | None = None
+    """None: this process may put others in by itself."""
+
+
+class SubtreeSource(Protocol):
+    """Where a subtree comes from. `claim` may be called again; it then gives the same one."""
+
+    def inspect(self) -> Usability:
+        """Say whether `claim` would work, changing nothing."""
+
+    def claim(self) -> Subtree:
+        """Make the subtree ready. Raises `BackendUnavailable` with the reason."""
+
+
 class Host(NamedTuple):
     """What the decision needs to know of the machine, injectable."""
 
@@ -39,9 +63,36 @@ class Host(NamedTuple):
     mkdir: Callable[[Path], None] = os.mkdir
 
 
+class OwnCgroup:
+    """This process's own cgroup as the source. Implements `SubtreeSource`."""
+
+    def __init__(self, look: Callable[[], Host]) -> None:
+        self._look = look
+
+    def inspect(self) -> Usability:
+        """Say whether the own cgroup can be divided, changing nothing."""
+        host = self._look()
+        found = inspect(host)
+        if not (found.usable and host.systemd_runs and host.hierarchy.own):
+            return found
+        from cgmem_backends.oom_policy import with_oom_policy
+
+        return with_oom_policy(found, host.hierarchy.shown(host.hierarchy.own))
+
+    def claim(self) -> Subtree:
+        """Divide it. Moves this process to a leaf if the kernel asks for it."""
+        host = self._look()
+        return Subtree(claim(host), host.hierarchy)
+
+
+def systemd_runs(run: Path = Path("/run")) -> bool:
+    """Whether systemd manages this host (sd_booted(3))."""
+    return (run / "systemd/system").is_dir()
+
+
 def inspect(host: Host) -> Usability:
     """Say whether `claim` would work, changing nothing."""
-    base, why_not = _base(host)
+    base, why_not = visible_base(host)
     if base is None:
         return why_not
     for check in (_controller, _writable, _delegated, _alone):
@@ -58,19 +109,28 @@ def claim(host: Host) -> Path:
     Raises `BackendUnavailable` with the reason.
     """
     found = inspect(host)
-    base, _ = _base(host)
+    base, _ = visible_base(host)
     if not found.usable or base is None:
         raise BackendUnavailable(found.reason, hint=found.fix)
+    divide(host, base, family(host.proc))
+    return base
+
+
+def divide(host: Host, base: Path, movable: set[int]) -> None:
+    """Let `base` hold budgets: its processes go to a leaf, as far as they are `movable`.
+
+    Raises `BackendUnavailable` with the reason.
+    """
     try:
-        _enable_memory(host, base)
+        _enable_memory(host, base, movable)
     except (CgroupError, ScopeVanished) as error:
         raise BackendUnavailable(
             f"memory controller can't be enabled below {host.hierarchy.shown(base)}: {error}"
         ) from error
-    return base
 
 
-def _base(host: Host) -> tuple[Path | None, Usability]:
+def visible_base(host: Host) -> tuple[Path | None, Usability]:
+    """The cgroup that would be divided, or why there is none to be seen."""
     hierarchy = host.hierarchy
     if hierarchy.kind != "v2":
         return None, _NO_V2[hierarchy.kind]
@@ -159,7 +219,7 @@ def _alone(host: Host, base: Path) -> Usability | None:
     """Nobody else may be in the way of dividing the cgroup; the real root may hold processes."""
     if _memory_enabled(base) or (base == host.hierarchy.mount and host.hierarchy.root_is_hosts):
         return None
-    strangers = set(own_pids(base)) - _family(host.proc)
+    strangers = set(own_pids(base)) - family(host.proc)
     if not strangers:
         return None
     named = ", ".join(f"{pid} ({_comm(host.proc, pid)})" for pid in sorted(strangers)[:3])
@@ -171,7 +231,7 @@ def _alone(host: Host, base: Path) -> Usability | None:
     )
 
 
-def _enable_memory(host: Host, base: Path) -> None:
+def _enable_memory(host: Host, base: Path, movable: set[int]) -> None:
     for _ in range(_CLAIM_TRIES):
         if _memory_enabled(base):
             return
@@ -181,7 +241,7 @@ def _enable_memory(host: Host, base: Path) -> None:
             # Processes inside (v2's rule against them): they move to a leaf, and once more.
             if error.errno != errno.EBUSY:
                 raise
-            _move_to_leaf(host, base)
+            _move_to_leaf(host, base, movable)
     if not _memory_enabled(base):
         raise BackendUnavailable(f"{host.hierarchy.shown(base)} is busy: others keep entering it")
 
@@ -190,7 +250,7 @@ def _memory_enabled(base: Path) -> bool:
     return b"memory" in (read_file(base, kf.SUBTREE_CONTROL) or b"").split()
 
 
-def _move_to_leaf(host: Host, base: Path) -> None:
+def _move_to_leaf(host: Host, base: Path, movable: set[int]) -> None:
     leaf = base / SUPERVISOR_LEAF
     try:
         host.mkdir(leaf)
@@ -198,7 +258,7 @@ def _move_to_leaf(host: Host, base: Path) -> None:
         pass
     except OSError as error:
         raise CgroupError(error, "making", str(leaf)) from error
-    for pid in set(own_pids(base)) & _family(host.proc):
+    for pid in set(own_pids(base)) & movable:
         try:
             write_file(leaf, kf.PROCS, b"%d" % pid)
         except CgroupError as error:
@@ -206,14 +266,14 @@ def _move_to_leaf(host: Host, base: Path) -> None:
                 raise
 
 
-def _family(proc: Path) -> set[int]:
+def family(proc: Path) -> set[int]:
     """This process and its ancestors, as far as this pid namespace shows them."""
-    family: set[int] = set()
+    found: set[int] = set()
     pid = os.getpid()
-    while pid > 0 and pid not in family:
-        family.add(pid)
+    while pid > 0 and pid not in found:
+        found.add(pid)
         pid = _parent(proc, pid)
-    return family
+    return found
 
 
 def _parent(proc: Path, pid: int) -> int:

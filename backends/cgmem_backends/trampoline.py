@@ -31,8 +31,7 @@ def main() -> None:
         restore_locale()
     try:
         stage = "cgroup"
-        posix.write(request["procs_fd"], b"0")
-        posix.close(request["procs_fd"])
+        enter(request["procs_fd"], request["wait_fd"])
         stage = "identity"
         become(request["groups"], request["gid"], request["uid"])
     except OSError as error:
@@ -42,6 +41,17 @@ def main() -> None:
     failure = execute(request["candidates"], request["argv"], request["env"])
     posix.write(report, str(failure).encode())
     posix._exit(125)
+
+
+def enter(procs_fd: int, wait_fd: "int | None") -> None:
+    """Go into the cgroup, or wait until it is said that we have been put there."""
+    if wait_fd is None:
+        posix.write(procs_fd, b"0")
+    elif not posix.read(wait_fd, 1):
+        posix._exit(125)  # whoever was to say so has gone: without a budget nothing runs
+    else:
+        posix.close(wait_fd)
+    posix.close(procs_fd)
 
 
 def become(groups: "list[int] | None", gid: "int | None", uid: "int | None") -> None:

@@ -15,13 +15,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cgmem.errors import CgmemError
 from cgmem_backends.exec_request import ExecRequest, exec_request
 from cgmem_backends.start_errors import cgroup_refused, no_trampoline
 from cgmem_backends.trampoline_request import split_environ, stay_ignored, take_identity
+
+if TYPE_CHECKING:
+    from cgmem_backends.subtree import Attach
 
 _SCRIPT = Path(__file__).absolute().with_name("trampoline.py")
 _TAKEN = ("executable", "shell", "env", "pass_fds", "close_fds")
@@ -33,8 +37,9 @@ def start_by_trampoline(
     *,
     cgroup_path: str,
     cgroup_fd: int,
+    attach: Attach | None = None,
 ) -> subprocess.Popen[Any]:
-    """Start `args` inside the cgroup. Returns after exec.
+    """Start `args` inside the cgroup. Returns after exec. `attach` puts it in, else it goes itself.
 
     Raises what subprocess.Popen raises, `ScopeVanished`, `CgroupError`, and `BackendUnavailable`
     if this Python can't start a second one.
@@ -55,8 +60,10 @@ def start_by_trampoline(
             procs_fd = _opened(for_child, _open_procs(cgroup_path, cgroup_fd))
             read_end, write_end = os.pipe()
             read_fd, report_fd = _opened(for_us, read_end), _opened(for_child, write_end)
+            go_fd, wait_fd = _go_pipe(for_us, for_child) if attach else (None, None)
             message = {
                 "procs_fd": procs_fd,
+                "wait_fd": wait_fd,
                 "report_fd": report_fd,
                 "argv": request.argv,
                 "candidates": request.candidates,
@@ -65,10 +72,12 @@ def start_by_trampoline(
                 **identity,
             }
             request_fd = _opened(for_child, _memory_file(marshal.dumps(message)))
-            ours = (procs_fd, report_fd, request_fd)
+            ours = (procs_fd, report_fd, request_fd, *(() if wait_fd is None else (wait_fd,)))
             left["pass_fds"], left["close_fds"] = _descriptors(options, ours)
             process = _popen([*command, str(request_fd)], left)
         try:
+            if attach is not None and go_fd is not None:
+                _attach(process, go_fd, attach, cgroup_path)
             _await_exec(process, read_fd, request, cgroup_path)
         except BaseException:
             _discard(process)
@@ -102,6 +111,24 @@ def _opened(stack: ExitStack, descriptor: int) -> int:
         os.close(low)
     stack.callback(os.close, descriptor)
     return descriptor
+
+
+def _go_pipe(for_us: ExitStack, for_child: ExitStack) -> tuple[int, int]:
+    read_end, write_end = os.pipe()
+    wait_fd = _opened(for_child, read_end)
+    return _opened(for_us, write_end), wait_fd
+
+
+def _attach(process: subprocess.Popen[Any], go_fd: int, attach: Attach, cgroup_path: str) -> None:
+    """Have the trampoline put into the cgroup, then let it go on."""
+    try:
+        attach(cgroup_path, process.pid)
+    except CgmemError:
+        if process.poll() is None:
+            raise
+        return  # it ended before: its report says why
+    with suppress(BrokenPipeError):
+        os.write(go_fd, b"g")
 
 
 def _memory_file(content: bytes) -> int:

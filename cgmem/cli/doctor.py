@@ -13,7 +13,7 @@ from cgmem.cli import options
 from cgmem.cli.errors import NO
 from cgmem.cli.output import print_field, print_json
 from cgmem.cli.trial import Trial, try_backend
-from cgmem.contract import Backend, Usability
+from cgmem.contract import Backend, Leave, Usability
 from cgmem.errors import CgmemError
 
 EPILOG = """\b
@@ -35,7 +35,9 @@ Exit status:
 @options.json_option
 def command(as_json: bool) -> int:
     """Try every backend on this host; say what works, what doesn't, and how to fix it."""
-    findings = [_examine(selector.load(name)) for name in selector.NAMES]
+    # This process is our own: where systemd asks, it may move.
+    own = Leave(own_process=True)
+    findings = [_examine(selector.load(name, own)) for name in selector.NAMES]
     kernel = any(finding["kernel_limits"] and _passed(finding) for finding in findings)
     host = {
         "cgmem": __version__,
@@ -89,6 +91,8 @@ def _passed(finding: dict[str, Any]) -> bool:
 def _print(finding: dict[str, Any]) -> None:
     state = "usable" if finding["usable"] else "not usable"
     print_field(f"{finding['backend']}:", f"{state}: {finding['reason']}", width=9)
+    if finding["note"]:
+        _print_line("note", finding["note"])
     if finding["fix"]:
         _print_line("fix", finding["fix"])
     if finding["trial_error"]:

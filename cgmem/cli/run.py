@@ -16,6 +16,7 @@ from cgmem.cli.errors import (
     die_of,
 )
 from cgmem.cli.foreground import ForegroundJob
+from cgmem.cli.once import first_time
 from cgmem.cli.report import Report, open_report
 from cgmem.cli.signals import Inbox
 from cgmem.cli.start_failure import start_failure
@@ -100,7 +101,9 @@ def command(
     except CgmemError as error:
         complain(described(error))
         return RUN_TROUBLE
-    supervisor = Supervisor(resolve_settings=options.resolver(config), warn=voice.warn)
+    supervisor = Supervisor(
+        resolve_settings=options.resolver(config), warn=voice.warn, own_process=True
+    )
     inbox = Inbox()
     try:
         settings = supervisor.settings(options.given(values), agent_type)
@@ -119,6 +122,8 @@ def command(
         return _refused(error, words, outlet, voice)
     if settings.disabled:
         inbox.block()
+    elif not quiet:
+        _say_note(supervisor.choice(settings).note, voice)
     voice.detail(_started(supervisor, settings, process))
     return _finish(_attend(supervisor, process, inbox), outlet, voice)
 
@@ -129,6 +134,11 @@ def _note_larger_than_machine(supervisor: Supervisor, settings: Settings, voice:
     thresholds = Thresholds(settings.warning_bytes, settings.critical_bytes, settings.max_bytes)
     note = larger_than_machine(thresholds, supervisor.system_memory().total_bytes)
     if note is not None:
+        voice.warn(note)
+
+
+def _say_note(note: str | None, voice: Voice) -> None:
+    if note is not None and first_time(note):
         voice.warn(note)
 
 

@@ -84,6 +84,7 @@ def try_backend(name: str) -> Trial:
             # What this user configured is not what is tried.
             resolve_settings=partial(resolve, environ={}, cwd="/"),
             warn=lambda _text: None,
+            own_process=True,
         )
         try:
             return _run(supervisor)

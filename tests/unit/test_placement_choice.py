@@ -265,3 +265,64 @@ def test_the_c_library_is_named(
     monkeypatch.setattr(os, "confstr", lambda name: version)
 
     assert said in str(placement.load_library())
+
+
+def test_another_puts_the_child_in(cgroup: Cgroup) -> None:
+    """With `attach` the command begins only after it was put in; the own road is not tried."""
+    seen: list[tuple[str, bytes]] = []
+
+    def attach(cgroup_path: str, pid: int) -> None:
+        seen.append((cgroup_path, Path(f"/proc/{pid}/cmdline").read_bytes()))
+
+    library = FakeLibrary()
+    road = Placement(lambda: cast(SpawnLibrary, library), attach=attach)
+    with road.start(["/bin/sh", "-c", "exit 7"], {}, **cgroup.where()) as process:
+        assert process.wait() == 7
+
+    assert [path for path, _ in seen] == [str(cgroup.path)]
+    assert b"trampoline.py" in seen[0][1]
+    assert library.started == []
+    assert road.method == "trampoline"
+    assert "systemd does" in road.reason
+    assert (cgroup.path / "cgroup.procs").read_bytes() == b""
+
+
+def test_what_could_not_be_put_in_never_runs(cgroup: Cgroup, tmp_path: Path) -> None:
+    """If the one who attaches fails, the error goes up and the command has not begun."""
+
+    def attach(_cgroup_path: str, _pid: int) -> None:
+        raise BackendUnavailable("systemd did not")
+
+    mark = tmp_path / "ran"
+    with pytest.raises(BackendUnavailable, match="systemd did not"):
+        Placement(attach=attach).start(["touch", str(mark)], {}, **cgroup.where())
+
+    assert not mark.exists()
+
+
+ORPHAN = """
+import os, sys
+from cgmem_backends.placement import Placement
+os.mkdir(sys.argv[1])
+open(sys.argv[1] + "/cgroup.procs", "w").close()
+descriptor = os.open(sys.argv[1], os.O_RDONLY)
+def attach(path, pid):
+    print(pid, flush=True)
+    os._exit(0)
+where = {"cgroup_path": sys.argv[1], "cgroup_fd": descriptor}
+Placement(attach=attach).start(["touch", sys.argv[2]], {}, **where)
+"""
+
+
+def test_a_child_whose_supervisor_died_before_it_was_put_in(tmp_path: Path) -> None:
+    """Without a budget nothing runs: the trampoline ends."""
+    mark = tmp_path / "ran"
+    words = [sys.executable, "-c", ORPHAN, str(tmp_path / "cgroup"), str(mark)]
+    root = Path(placement.__file__).parents[1]
+    path = os.pathsep.join([str(root), str(root.parent), *sys.path[1:]])
+    done = subprocess.run(
+        words, stdout=subprocess.PIPE, check=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    # The orphan inherits stdout: run returned because it has ended too.
+    assert done.stdout.strip().isdigit()
+    assert not mark.exists()

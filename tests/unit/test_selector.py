@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from cgmem import selector
-from cgmem.contract import Backend, Capabilities, Usability
+from cgmem.contract import BY_RULE, Backend, Capabilities, Leave, Usability
 from cgmem.errors import BackendUnavailable, ConfigurationError, EnforcementError
 from tests.unit.fakes import FakeBackend, FakeClock
 
 
 @pytest.fixture
 def backends(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeBackend]:
-    """Two backends in place of the real ones: the first holds limits, the second polls."""
+    """Backends in place of the real ones: the last polls, the others hold limits."""
     made = {name: FakeBackend(FakeClock()) for name in selector.NAMES}
     for name, backend in made.items():
         backend.name = name
     made["psutil"].capabilities = Capabilities(False, False, True, False, "rss")
 
-    def load(name: str) -> Backend:
+    def load(name: str, leave: Leave = BY_RULE) -> Backend:
         return made[name]
 
     monkeypatch.setattr(selector, "load", load)
@@ -37,12 +37,29 @@ def test_the_preferred_one(backends: dict[str, FakeBackend]) -> None:
 def test_the_fallback(backends: dict[str, FakeBackend]) -> None:
     """Where the first can't work, the reason names it and why."""
     refusal = Usability(False, "nothing is delegated", "systemd-run")
-    backends["cgroup2"].usability = refusal
+    backends["cgroup2"].usability = backends["systemd"].usability = refusal
     choice = selector.choose()
 
     assert choice.backend.name == "psutil"
     assert "not cgroup2: nothing is delegated" in choice.reason
-    assert choice.passed_over == (("cgroup2", refusal),)
+    assert choice.passed_over == (("cgroup2", refusal), ("systemd", refusal))
+
+
+def test_systemd_comes_second(backends: dict[str, FakeBackend]) -> None:
+    """Where the own cgroup is not ours, systemd is asked for one before anything only polls."""
+    backends["cgroup2"].usability = Usability(False, "nothing is delegated")
+    choice = selector.choose()
+
+    assert choice.reason == "systemd: it is a fake (not cgroup2: nothing is delegated)"
+    assert choice.note is None
+
+
+def test_what_can_surprise(backends: dict[str, FakeBackend]) -> None:
+    """A usable backend's note goes along with the choice, and what to do about it."""
+    usability = Usability(True, "it is a fake", "loginctl enable-linger", "ends with the login")
+    backends["cgroup2"].usability = usability
+
+    assert selector.choose().note == "ends with the login: loginctl enable-linger"
 
 
 def test_by_name(backends: dict[str, FakeBackend]) -> None:
@@ -64,7 +81,8 @@ def test_by_name_and_unusable(backends: dict[str, FakeBackend]) -> None:
 
 def test_required_and_unusable(backends: dict[str, FakeBackend]) -> None:
     """Where limits are required, a backend that only polls is never chosen."""
-    backends["cgroup2"].usability = Usability(False, "nothing is delegated", "systemd-run")
+    for name in ("cgroup2", "systemd"):
+        backends[name].usability = Usability(False, "nothing is delegated", "systemd-run")
 
     with pytest.raises(EnforcementError, match="nothing is delegated") as caught:
         selector.choose(kernel_limits_required=True)
@@ -82,7 +100,9 @@ def test_nothing_works(backends: dict[str, FakeBackend]) -> None:
     for backend in backends.values():
         backend.usability = Usability(False, f"no {backend.name}")
 
-    with pytest.raises(BackendUnavailable, match="no cgroup2; psutil: no psutil") as caught:
+    with pytest.raises(
+        BackendUnavailable, match="no cgroup2; systemd: no systemd; psutil: no psutil"
+    ) as caught:
         selector.choose()
     assert caught.value.hint == "cgmem doctor"
 
@@ -91,7 +111,7 @@ def test_an_unknown_name() -> None:
     """A name that there isn't is the caller's fault; the hint lists those that there are."""
     with pytest.raises(ConfigurationError, match="'rlimit'") as caught:
         selector.choose("rlimit")
-    assert caught.value.hint == "choose one of: auto, cgroup2, psutil"
+    assert caught.value.hint == "choose one of: auto, cgroup2, systemd, psutil"
 
 
 def test_the_real_ones_load() -> None:

@@ -50,7 +50,8 @@ def test_the_defaults_are_the_specs() -> None:
     """With nothing set anywhere, every value is the documented default and says so."""
     settings = resolved()
 
-    assert settings[:6] == (GB, 2 * GB, 4 * GB, 0, "auto", "best-effort")
+    assert settings[:6] == (GB, 2 * GB, 4 * GB, 0, "auto", None)
+    assert settings.enforcement == "best-effort"
     assert settings.oom_group is True
     assert settings.accounting == "non-reclaimable"
     assert (settings.tick_seconds, settings.grace_seconds) == (2.0, 5.0)
@@ -142,7 +143,7 @@ def test_the_words_that_disable(word: str, disabled: bool) -> None:
         ("CGMEM_TIMEOUT", "nan"),
         ("CGMEM_STALL_AFTER", "1e9"),
         ("CGMEM_STALL_AFTER", "99999999999999999"),
-        ("CGMEM_BACKEND", "systemd"),
+        ("CGMEM_BACKEND", "rlimit"),
         ("CGMEM_BACKEND", "CGROUP2"),
         ("CGMEM_ENFORCEMENT", "none"),
         ("CGMEM_ACCOUNTING", "rss"),
@@ -233,7 +234,7 @@ def test_what_is_no_amount_is_not_told_to_get_a_unit(value: float) -> None:
 
 def test_an_unknown_name_lists_the_known() -> None:
     """A backend that does not exist gets the list, and a typo the one that was meant."""
-    assert "auto, cgroup2, psutil" in str(refusal({"backend": "systemd"}))
+    assert "auto, cgroup2, systemd, psutil" in str(refusal({"backend": "rlimit"}))
     assert refusal({"backend": "cgroupv2"}).hint == "did you mean cgroup2?"
     assert refusal({"mx": "1G"}).hint == "did you mean max?"
 
@@ -349,7 +350,7 @@ def test_an_agent_types_part_counts_over_the_general_one(tmp_path: Path) -> None
         ("keep: on", "keep: 'on' is neither true nor false"),
         ("keep: 1", "keep: 1 is neither true nor false"),
         ("keep: 'true'", "keep: 'true' is neither true nor false"),
-        ("backend: true", "backend: True is none of auto, cgroup2, psutil"),
+        ("backend: true", "backend: True is none of auto, cgroup2, systemd, psutil"),
         ("enforcement: none", "enforcement: 'none' is none of"),
         ("log_dir: 5", "log_dir: 5 is not a path"),
         ("disabled: true", "unknown setting 'disabled'"),

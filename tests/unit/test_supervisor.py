@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from cgmem import selector
-from cgmem.contract import MB, Alert, EffectiveLimits, Limits, SystemMemory
+from cgmem.contract import BY_RULE, MB, Alert, EffectiveLimits, Leave, Limits, SystemMemory
 from cgmem.errors import (
     CgmemError,
     CgroupError,
@@ -88,7 +88,9 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     """The one and only backend, a fake."""
     made = FakeBackend(FakeClock())
 
-    def choose(wanted: str = "auto", *, kernel_limits_required: bool = False) -> selector.Choice:
+    def choose(
+        wanted: str = "auto", *, kernel_limits_required: bool = False, leave: Leave = BY_RULE
+    ) -> selector.Choice:
         return selector.Choice(made, "it is a fake")
 
     monkeypatch.setattr(selector, "choose", choose)

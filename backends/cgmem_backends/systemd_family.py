@@ -1,0 +1,287 @@
+"""A subtree from systemd: one delegated scope for this process and all that it starts.
+
+Asked for once, over D-Bus; what is done in it is cgroup2's very code. Either this process moves
+in (placement_rule.py decides), or it stays where it is and a process that does nothing holds the
+scope. Who stays and may not put its children in by itself has systemd do it for each of them.
+The scope goes away by itself with the last process inside.
+See also: systemd_scope_unit.py (what is asked for), systemd_manager.py (of whom).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from cgmem.contract import BY_RULE, Leave, Usability
+from cgmem.errors import BackendUnavailable
+from cgmem_backends import subtree
+from cgmem_backends.ancestry import Ancestry
+from cgmem_backends.hierarchy import find_hierarchy, parse_own_cgroup
+from cgmem_backends.linux_calls import get_xattr, set_xattr
+from cgmem_backends.placement_rule import Move, placement_rule
+from cgmem_backends.scope_record import process_start
+from cgmem_backends.subtree import Host, OwnCgroup, Subtree
+from cgmem_backends.systemd_bus import Bus, BusError
+from cgmem_backends.systemd_manager import (
+    Manager,
+    find_manager,
+    linger_command,
+    lingers,
+    may_enter,
+    no_answer,
+)
+from cgmem_backends.systemd_scope_unit import SLICE, start_scope
+
+_INSIDE = re.compile(rf"/{re.escape(SLICE)}/cgmem-[^/]+\.scope(/|$)")
+_HOLD = "/bin/cat"
+
+
+class _Family(NamedTuple):
+    pid: int
+    """Whose it is: a forked child has none yet."""
+    subtree: Subtree
+    holder: subprocess.Popen[bytes] | None
+
+
+class FamilyScope:
+    """The scope of this process's family as the source. Implements `SubtreeSource`."""
+
+    def __init__(
+        self,
+        leave: Leave = BY_RULE,
+        look: Callable[[], Host] | None = None,
+    ) -> None:
+        self._leave = leave
+        self._look = look or look_at_host
+
+    def inspect(self) -> Usability:
+        """Say whether a manager would give the scope, and whether this process would move."""
+        host = self._look()
+        if _inside(host):
+            return OwnCgroup(self._look).inspect()
+        found = _manager_for(host)
+        return found if isinstance(found, Usability) else _usable(host, found, self._rule(host))
+
+    def claim(self) -> Subtree:
+        """Have the scope, made when it is first needed, the same for the whole process."""
+        with _state.lock:
+            family = _state.family
+            if family is not None and family.subtree.base.is_dir():
+                return family.subtree
+            host = self._look()
+            if _inside(host):
+                return OwnCgroup(self._look).claim()
+            manager = _manager_for(host)
+            if isinstance(manager, Usability):
+                raise BackendUnavailable(manager.reason, hint=manager.fix)
+            _state.family = self._ask(host, manager)
+            return _state.family.subtree
+
+    def _rule(self, host: Host) -> Move:
+        own = host.hierarchy.own
+        return placement_rule(host.hierarchy.shown(own) if own else "", self._leave)
+
+    def _ask(self, host: Host, manager: Manager) -> _Family:
+        holder = None if self._rule(host).allowed else _start_holder()
+        try:
+            inside = os.getpid() if holder is None else holder.pid
+            unit = f"cgmem-{os.getpid()}-{process_start(os.getpid())}-{next(_state.numbers)}.scope"
+            _start_scope(host, manager, unit, inside)
+            base = _base_of(host, inside, unit)
+            subtree.divide(host, base, {inside})
+            # User managers leave this mark of delegation out; a cgmem inside goes by it.
+            with suppress(OSError):
+                set_xattr(base, "user.delegate", b"1")
+        except BaseException:
+            _let_go(holder)
+            raise
+        hierarchy = self._look().hierarchy
+        own = hierarchy.own
+        attach = None
+        if holder is not None and not (own and may_enter(own, base)):
+            attach = _Attacher(manager, unit).attach
+        return _Family(os.getpid(), Subtree(base, hierarchy, attach), holder)
+
+
+class _Attacher:
+    """Has systemd put processes into cgroups of the scope. Thread-safe."""
+
+    def __init__(self, manager: Manager, unit: str) -> None:
+        self._manager = manager
+        self._unit = unit
+        self._lock = threading.Lock()
+        self._bus: Bus | None = None
+
+    def attach(self, cgroup_path: str, pid: int) -> None:
+        """Have one process put in; raises `BackendUnavailable`."""
+        with self._lock:
+            try:
+                try:
+                    self._call(cgroup_path, pid)
+                except BusError as error:
+                    # It may have hung up since the last call.
+                    if error.name != BusError.DISCONNECTED:
+                        raise
+                    self._call(cgroup_path, pid)
+            except BusError as error:
+                raise BackendUnavailable(
+                    f"systemd did not put process {pid} into {self._unit}: {error}",
+                    hint="cgmem doctor",
+                ) from error
+
+    def _call(self, cgroup_path: str, pid: int) -> None:
+        bus = self._bus = self._bus or Bus(self._manager.address)
+        try:
+            inside = f"/{Path(cgroup_path).name}"
+            bus.manager("AttachProcessesToUnit", "ssau", self._unit, inside, [pid])
+        except BusError as error:
+            if error.name in (BusError.DISCONNECTED, BusError.NO_REPLY):
+                bus.close()
+                self._bus = None
+            raise
+
+
+class _State:
+    """What one process has at most one of."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.family: _Family | None = None
+        self.numbers = itertools.count(1)
+
+
+_state = _State()
+
+
+def in_family_scope(path: str) -> bool:
+    """Whether a cgroup path (as /proc/PID/cgroup shows it) lies in a family scope of anybody's."""
+    return _INSIDE.search(path) is not None
+
+
+def look_at_host() -> Host:
+    """See this process and its host as they are."""
+    proc = Path("/proc")
+    return Host(find_hierarchy(proc), proc, subtree.systemd_runs(), os.geteuid())
+
+
+def _inside(host: Host) -> bool:
+    """This process is in a family scope already: an earlier supervisor's, or a scope in one."""
+    own = host.hierarchy.own
+    return own is not None and in_family_scope(host.hierarchy.shown(own))
+
+
+def _manager_for(host: Host) -> Manager | Usability:
+    if not host.systemd_runs:
+        return Usability(
+            False,
+            "systemd does not manage this host (there is no /run/systemd/system)",
+            "another backend: cgmem doctor says which work here",
+        )
+    base, refusal = subtree.visible_base(host)
+    if base is None:
+        return refusal
+    outer = _outer_scope(host, base)
+    if outer is not None:
+        return Usability(
+            False,
+            f"it would leave {host.hierarchy.shown(outer)}, a scope of another cgmem, and its"
+            " budget",
+            "start the supervisor in a cgroup of its own there",
+        )
+    return find_manager(host.hierarchy, host.euid)
+
+
+def _outer_scope(host: Host, base: Path) -> Path | None:
+    for directory in (base, *base.parents):
+        if directory == host.hierarchy.mount:
+            break
+        if get_xattr(directory, subtree.RECORD_XATTR) is not None:
+            return directory
+    return None
+
+
+def _usable(host: Host, manager: Manager, move: Move) -> Usability:
+    own = host.hierarchy.own
+    if move.allowed:
+        how = "this process moves into it"
+    elif own and may_enter(own, manager.directory):
+        how = "this process stays where it is"
+    else:
+        how = (
+            "this process stays where it is, so systemd places each subprocess, which takes longer"
+        )
+    reason = f"a delegated scope from the {manager.name}; {how}: {move.why}"
+    if not manager.address.user or lingers(host.euid):
+        return Usability(True, reason)
+    ends = "this process and its subprocesses" if move.allowed else "its subprocesses"
+    note = f"the user manager ends with your last logout, and {ends} with it"
+    return Usability(True, reason, fix=linger_command(host.euid), note=note)
+
+
+def _start_scope(host: Host, manager: Manager, unit: str, pid: int) -> None:
+    try:
+        with Bus(manager.address) as bus:
+            start_scope(bus, unit, pid, _limit_above(host))
+    except BusError as error:
+        found = no_answer(error, manager.address)
+        raise BackendUnavailable(found.reason, hint=found.fix) from error
+
+
+def _limit_above(host: Host) -> int | None:
+    """The limit that holds where this process is: who leaves must not escape it."""
+    hierarchy = host.hierarchy
+    if hierarchy.own is None or hierarchy.mount is None:
+        return None
+    found = Ancestry(hierarchy.own, hierarchy.mount).smallest_limit()
+    return None if found is None else found.max_bytes
+
+
+def _base_of(host: Host, pid: int, unit: str) -> Path:
+    path = parse_own_cgroup((host.proc / str(pid) / "cgroup").read_bytes())
+    if path is None or host.hierarchy.mount is None or Path(path).name != unit:
+        raise BackendUnavailable(
+            f"systemd started {unit}, but process {pid} is in {path}", hint="cgmem doctor"
+        )
+    return host.hierarchy.mount / path.lstrip("/")
+
+
+def _start_holder() -> subprocess.Popen[bytes]:
+    """Start what keeps the scope while it holds nothing else; it ends with this process."""
+    try:
+        # A session of its own: Ctrl-C is not meant for it.
+        return subprocess.Popen(
+            [_HOLD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise BackendUnavailable(f"{_HOLD} can't be started: {error.strerror}") from error
+
+
+def _let_go(holder: subprocess.Popen[bytes] | None) -> None:
+    if holder is not None:
+        with suppress(OSError):
+            holder.communicate()
+
+
+def _after_fork_in_child() -> None:
+    global _state  # noqa: PLW0603  (the one piece of state of this module)
+    holder = _state.family.holder if _state.family else None
+    if holder is not None and holder.stdin is not None:
+        holder.returncode = 0  # the parent's child
+        holder.stdin.close()  # or the holder would wait for us too
+    _state = _State()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

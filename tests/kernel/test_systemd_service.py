@@ -1,0 +1,101 @@
+"""The systemd backend for root, and a supervisor that is a service with an OOM policy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import cgmem
+from cgmem.contract import BY_RULE, MB, Limits
+from cgmem.selector import load
+from tests.kernel import real_cgroups as real
+from tests.kernel import real_systemd as sd
+
+
+def test_root_stays_and_places_by_itself(tmp_path: Path) -> None:
+    """The job of a service is not moved; its children go into a scope of the system manager's."""
+    before = real.cgroup_of(os.getpid())
+    with real.supervising(tmp_path, backend="systemd", **real.budget(48)) as supervisor:
+        process = cgmem.spawn(real.python(real.LEAK, 400), supervisor=supervisor)
+        outcome = process.outcome(real.PATIENCE)
+        chosen = supervisor.choice(supervisor.settings())
+
+    assert "system manager" in chosen.reason
+    assert outcome.cause == "hard_limit"
+    assert not outcome.counters_cached
+    assert "/cgmem.slice/" in process.supervision.scope.location  # type: ignore[union-attr]
+    assert real.cgroup_of(os.getpid()) == before
+
+
+def test_daemon_reload_of_the_system() -> None:
+    """What was set inside the scope stays as it is."""
+    scope, _ = load("systemd", BY_RULE).open_scope(real.a_record(), Limits(24 * MB, 48 * MB))
+    scope.set_limits(Limits(None, 48 * MB))
+    directory = Path("/sys/fs/cgroup") / scope.location.lstrip("/")
+    sd.output(["systemctl", "daemon-reload"])
+    found = real.read(directory, "memory.high"), real.read(directory, "memory.max")
+    scope.close()
+    scope.detach()
+
+    assert found == ("max", str(48 * MB))
+
+
+def test_a_scope_that_somebody_stopped_is_asked_for_again() -> None:
+    """After `systemctl stop` of the family scope the next subprocess starts in a new one."""
+    backend = load("systemd", BY_RULE)
+    first, _ = backend.open_scope(real.a_record("first"), Limits())
+    unit = sd.family(first.location)
+    first.detach()
+    sd.output(["systemctl", "stop", Path(unit).name])
+    assert real.until(lambda: sd.unit_gone(unit))
+    second, _ = backend.open_scope(real.a_record("second"), Limits())
+    again = sd.family(second.location)
+    second.close()
+    second.detach()
+
+    assert again != unit
+
+
+HIT = """
+supervising = supervisor(warning="16M", critical=f"{48 * 2**20 - 4096}B", max="48M")
+chosen = supervising.choice(supervising.settings())
+leak = cgmem.spawn([sys.executable, "-I", "-S", "-c", sys.argv[1], "400"], supervisor=supervising)
+say(backend=chosen.backend.name, trouble=said)
+leak.wait()
+time.sleep(3)
+say(backend=chosen.backend.name, trouble=said, cause=leak.outcome(60).cause)
+"""
+
+
+@pytest.mark.parametrize("policy", ["stop", "continue"])
+def test_an_undelegated_service_survives(policy: str) -> None:
+    """Its subprocesses are in another unit: whatever its OOMPolicy, the supervisor lives."""
+    front = sd.started_by_systemd(f"OOMPolicy={policy}", user=None)
+    found = sd.told(front, HIT, real.LEAK)
+
+    assert found == {"backend": "systemd", "trouble": [], "cause": "hard_limit"}
+
+
+def test_a_delegated_service_with_a_fatal_policy_is_told() -> None:
+    """In its own cgroup the first OOM kill ends it: start-up says so, and what to set."""
+    front = sd.started_by_systemd("Delegate=yes", "OOMPolicy=stop", user=None)
+    script = [*front, "python3", "-c", real.PREAMBLE + sd.HELPERS + HIT, real.LEAK]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    said = done.stdout.splitlines()
+
+    assert done.returncode != 0
+    assert len(said) == 1, "the supervisor should have been stopped"
+    assert '"backend": "cgroup2"' in said[0]
+    assert "OOMPolicy=stop" in said[0]
+    assert "set OOMPolicy=continue" in said[0]
+
+
+def test_a_delegated_service_is_safe_by_default() -> None:
+    """Delegate=yes alone makes OOMPolicy=continue the default: nothing to say, nothing ends."""
+    front = sd.started_by_systemd("Delegate=yes", user=None)
+    found = sd.told(front, HIT, real.LEAK)
+
+    assert found == {"backend": "cgroup2", "trouble": [], "cause": "hard_limit"}

@@ -1,0 +1,271 @@
+"""The family scope: who moves in, who stays, and that there is one a process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cgmem.contract import BY_RULE, Leave, Usability
+from cgmem.errors import BackendUnavailable
+from cgmem_backends import systemd_family, systemd_manager
+from cgmem_backends.hierarchy import find_hierarchy
+from cgmem_backends.subtree import RECORD_XATTR, SUPERVISOR_LEAF, Host
+from cgmem_backends.systemd_address import Address
+from cgmem_backends.systemd_backend import SystemdBackend
+from cgmem_backends.systemd_bus import BusError
+from cgmem_backends.systemd_family import FamilyScope, in_family_scope
+from cgmem_backends.systemd_manager import Manager
+from tests.unit.fake_cgroupfs import FakeCgroupfs, install
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
+
+SESSION = "/user.slice/session-1.scope"
+MANAGER = "/user.slice/user@1000.service"
+
+
+class FakeSystemd:
+    """The part of systemd: a scope's cgroup is there, with the process inside."""
+
+    def __init__(self, fake: FakeCgroupfs) -> None:
+        self.fake = fake
+        self.started: list[tuple[str, int, int | None]] = []
+        self.refusal: BusError | None = None
+
+    def start_scope(self, _bus: object, unit: str, pid: int, memory_max: int | None) -> None:
+        """As systemd_scope_unit.start_scope."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.started.append((unit, pid, memory_max))
+        path = f"{MANAGER}/cgmem.slice/{unit}"
+        above = self.fake.at(f"{MANAGER}/cgmem.slice")
+        if not above.exists():
+            self.fake.mkdir(above)
+            (above / "cgroup.subtree_control").write_text("memory\n")
+        self.fake.mkdir(self.fake.at(path))
+        process = self.fake.proc / str(pid)
+        process.mkdir(exist_ok=True)
+        (process / "cgroup").write_text(f"0::{path}\n")
+        self.fake.enter(path, pid)
+
+
+class NoBus:
+    """A connection that nothing is asked of."""
+
+    def __init__(self, _address: Address) -> None:
+        """Connect to nobody."""
+
+    def __enter__(self) -> NoBus:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Hang up."""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroupfs:
+    """A host where this process is in a login session."""
+    tree: dict[str, dict[str, str | None]] = {
+        SESSION: {},
+        MANAGER: {"cgroup.subtree_control": "memory\n"},
+    }
+    made = install(FakeCgroupfs(tmp_path, tree, own=SESSION), monkeypatch)
+    monkeypatch.setattr(systemd_manager, "os", made)
+    (made.at("/user.slice") / "cgroup.procs").chmod(0o444)  # root's, as between session and user@
+    monkeypatch.setattr(systemd_family, "get_xattr", made.get_xattr)
+    monkeypatch.setattr(systemd_family, "set_xattr", made.set_xattr)
+    return made
+
+
+@pytest.fixture
+def systemd(fake: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSystemd]:
+    """A manager that gives scopes."""
+    made = FakeSystemd(fake)
+    manager = Manager(Address(Path("/bus"), True, True), 257, fake.at(MANAGER))
+    monkeypatch.setattr(systemd_family, "find_manager", lambda *_: manager)
+    monkeypatch.setattr(systemd_family, "start_scope", made.start_scope)
+    monkeypatch.setattr(systemd_family, "Bus", NoBus)
+    monkeypatch.setattr(systemd_family, "lingers", lambda _euid: True)
+    state = systemd_family._State()
+    monkeypatch.setattr(systemd_family, "_state", state)
+    yield made
+    if state.family is not None:
+        systemd_family._let_go(state.family.holder)
+
+
+def source(fake: FakeCgroupfs, leave: Leave = BY_RULE, *, runs: bool = True) -> FamilyScope:
+    """Return the source on this host."""
+    return FamilyScope(
+        leave, lambda: Host(find_hierarchy(fake.proc), fake.proc, runs, 1000, fake.mkdir)
+    )
+
+
+def test_without_systemd(fake: FakeCgroupfs) -> None:
+    """A host that systemd does not manage has no scopes to give; claiming says the same."""
+    found = source(fake, runs=False).inspect()
+
+    assert not found.usable
+    assert "systemd does not manage this host" in found.reason
+    assert found.fix
+    with pytest.raises(BackendUnavailable, match="does not manage"):
+        source(fake, runs=False).claim()
+
+
+def test_without_the_memory_controller_on_v2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd on a hybrid hierarchy can't give what the kernel has elsewhere."""
+    made = install(FakeCgroupfs(tmp_path, {"job": {}}, kind="hybrid"), monkeypatch)
+
+    assert "hybrid" in source(made).inspect().reason
+
+
+def test_the_manager_s_refusal_is_passed_on(
+    fake: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong with the manager is the reason."""
+    refusal = Usability(False, "no user manager", "loginctl enable-linger ada")
+    monkeypatch.setattr(systemd_family, "find_manager", lambda *_: refusal)
+
+    assert source(fake).inspect() == refusal
+    with pytest.raises(BackendUnavailable, match="no user manager") as caught:
+        source(fake).claim()
+    assert caught.value.hint == refusal.fix
+
+
+def test_a_session_s_process_moves(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+    """It is asked for with the own pid, and sits in the leaf of a base that can hold budgets."""
+    found = source(fake).inspect()
+    assert found.usable
+    assert "moves into it" in found.reason
+    assert systemd.started == []
+    base, hierarchy, attach = source(fake).claim()
+
+    ((unit, pid, limit),) = systemd.started
+    assert (pid, limit) == (os.getpid(), None)
+    assert unit.startswith(f"cgmem-{os.getpid()}-")
+    assert unit.endswith(".scope")
+    assert base == fake.at(f"{MANAGER}/cgmem.slice/{unit}")
+    assert hierarchy.own == base / SUPERVISOR_LEAF
+    assert attach is None
+    assert fake.get_xattr(base, "user.delegate") == b"1"
+    assert (base / "cgroup.subtree_control").read_text().split() == ["memory"]
+
+
+def test_one_scope_a_process(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+    """Claimed again, by whichever backend object, it is the same."""
+    first = source(fake).claim()
+
+    assert source(fake).claim() == first
+    assert len(systemd.started) == 1
+
+
+def test_who_must_stay_has_it_held(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+    """Another process is inside; systemd places the children where this process may not."""
+    subtree_found = source(fake, Leave(allow_move=False)).claim()
+
+    ((_, pid, _),) = systemd.started
+    assert pid != os.getpid()
+    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"/bin/cat\0"
+    assert find_hierarchy(fake.proc).own == fake.at(SESSION)
+    assert subtree_found.attach is not None
+
+
+def test_who_stays_and_may_enter(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+    """Below a cgroup of the own user, children go in without systemd's help."""
+    terminal = f"{MANAGER}/app.slice"
+    fake.mkdir(fake.at(terminal))
+    fake.enter(terminal, os.getpid())
+
+    assert "systemd places" not in source(fake, Leave(allow_move=False)).inspect().reason
+    assert source(fake, Leave(allow_move=False)).claim().attach is None
+
+
+def test_a_limit_goes_along(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+    """Whoever leaves a limited cgroup takes its limit into the scope."""
+    fake.put(SESSION, "memory.max", f"{64 << 20}\n")
+    source(fake).claim()
+
+    assert systemd.started[0][2] == 64 << 20
+
+
+def test_a_scope_of_another_cgmem_is_not_left(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+    """To ask for a scope elsewhere would be to escape the outer budget."""
+    fake.set_xattr(fake.at(SESSION), RECORD_XATTR, b"{}")
+    found = source(fake).inspect()
+
+    assert not found.usable
+    assert "a scope of another cgmem" in found.reason
+    with pytest.raises(BackendUnavailable):
+        source(fake, Leave(allow_move=True)).claim()
+
+
+def test_inside_a_family_scope_the_own_cgroup_is_divided(
+    fake: FakeCgroupfs, systemd: FakeSystemd
+) -> None:
+    """A later cgmem in an earlier one's family scope asks systemd for nothing."""
+    source(fake).claim()
+    systemd_family._state.family = None  # as a process that knows nothing of it
+    found = source(fake).inspect()
+
+    assert found.usable
+    assert "own cgroup" in found.reason
+    assert source(fake).claim().base.name == systemd.started[0][0]
+    assert len(systemd.started) == 1
+
+
+def test_a_refused_scope_leaves_no_holder(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+    """If systemd won't, the error says why and the process that was to hold it ends."""
+    systemd.refusal = BusError(BusError.NO_REPLY, "no reply within 5 s")
+    with pytest.raises(BackendUnavailable, match="does not answer"):
+        source(fake, Leave(allow_move=False)).claim()
+
+    assert systemd_family._state.family is None
+
+
+def test_without_linger_it_is_noted(
+    fake: FakeCgroupfs, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the user's manager runs ends with the last logout, unless the user lingers."""
+    assert source(fake).inspect().note is None
+    monkeypatch.setattr(systemd_family, "lingers", lambda _euid: False)
+    monkeypatch.setattr(systemd_family, "linger_command", lambda _euid: "loginctl enable-linger")
+    found = source(fake).inspect()
+
+    assert found.usable
+    assert found.note
+    assert found.note.endswith("and this process and its subprocesses with it")
+    assert found.fix == "loginctl enable-linger"
+
+
+def test_a_forked_child_has_no_family(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+    """The child begins anew and does not keep the holder alive."""
+    source(fake, Leave(allow_move=False)).claim()
+    holder = systemd_family._state.family.holder if systemd_family._state.family else None
+    assert holder is not None
+    assert holder.stdin is not None
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        known = systemd_family._state.family is not None
+        os.write(write_end, b"%d %d" % (known, holder.stdin.closed))
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+    assert os.read(read_end, 10) == b"0 1"
+    os.close(read_end)
+    os.close(write_end)
+    assert systemd_family._state.family is not None
+
+
+def test_the_backend_lists_what_systemd_gave(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+    """Only scopes in somebody's family scope count as this backend's."""
+    backend = SystemdBackend()
+
+    assert backend.name == "systemd"
+    assert in_family_scope("/cgmem.slice/cgmem-7-1-1.scope/cgmem-7-1")
+    assert not in_family_scope("/system.slice/x.service/cgmem-7-1")
+    assert backend._lists("/cgmem.slice/cgmem-7-1-1.scope/cgmem-7-1")
