@@ -36,6 +36,7 @@ from cgmem_backends.linux_calls import set_xattr
 from cgmem_backends.placement import Placement
 from cgmem_backends.remains import NOBODY, Found, claim, left_behind, recorded
 from cgmem_backends.spare import Spare
+from cgmem_backends.subtree_source import SubtreeSource
 
 _PREFIX = "cgmem-"
 _TRIAL_BYTES = 1 << 20
@@ -71,7 +72,7 @@ class Cgroup2Backend:
         clock: Callable[[], float] = time.monotonic,
         mkdir: Callable[[Path], None] = os.mkdir,
         rmdir: Callable[[Path], None] = os.rmdir,
-        source: subtree.SubtreeSource | None = None,
+        source: SubtreeSource | None = None,
     ) -> None:
         self._proc = proc
         self._systemd_runs = subtree.systemd_runs() if systemd_runs is None else systemd_runs

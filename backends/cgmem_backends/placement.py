@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
     from cgmem_backends.spawn_attr import SpawnLibrary
-    from cgmem_backends.subtree import Attach
+    from cgmem_backends.subtree_source import Attach
 
 Method = Literal["posix_spawn", "trampoline"]
 

@@ -13,7 +13,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from cgmem.contract import Usability
 from cgmem.errors import BackendUnavailable, CgroupError, ScopeVanished
@@ -21,6 +21,7 @@ from cgmem_backends import kernel_files as kf
 from cgmem_backends.cgroup_directory import own_pids, read_file, write_file
 from cgmem_backends.hierarchy import Hierarchy
 from cgmem_backends.linux_calls import get_xattr
+from cgmem_backends.subtree_source import Subtree
 
 SUPERVISOR_LEAF = "cgmem-supervisor"
 """Where the supervisor (and its ancestors) sit, so that their cgroup can hold budgets."""
@@ -28,29 +29,6 @@ SUPERVISOR_LEAF = "cgmem-supervisor"
 RECORD_XATTR = "user.cgmem"
 
 _CLAIM_TRIES = 5
-
-
-Attach = Callable[[str, int], None]
-"""Puts a process into the cgroup at this path, for us who may not."""
-
-
-class Subtree(NamedTuple):
-    """A cgroup that is ours to make scopes in, ready for it."""
-
-    base: Path
-    hierarchy: Hierarchy
-    attach: Attach | None = None
-    """None: this process may put others in by itself."""
-
-
-class SubtreeSource(Protocol):
-    """Where a subtree comes from. `claim` may be called again; it then gives the same one."""
-
-    def inspect(self) -> Usability:
-        """Say whether `claim` would work, changing nothing."""
-
-    def claim(self) -> Subtree:
-        """Make the subtree ready. Raises `BackendUnavailable` with the reason."""
 
 
 class Host(NamedTuple):

@@ -27,7 +27,9 @@ from cgmem_backends.hierarchy import find_hierarchy, parse_own_cgroup
 from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.placement_rule import Move, placement_rule
 from cgmem_backends.scope_record import process_start
-from cgmem_backends.subtree import Host, OwnCgroup, Subtree
+from cgmem_backends.subtree import Host, OwnCgroup
+from cgmem_backends.subtree_source import Subtree
+from cgmem_backends.systemd_attacher import Attacher
 from cgmem_backends.systemd_bus import Bus, BusError
 from cgmem_backends.systemd_manager import (
     Manager,
@@ -44,10 +46,15 @@ _HOLD = "/bin/cat"
 
 
 class _Family(NamedTuple):
-    pid: int
-    """Whose it is: a forked child has none yet."""
     subtree: Subtree
     holder: subprocess.Popen[bytes] | None
+    attacher: Attacher | None
+
+    def drop(self) -> None:
+        """Give up what kept a scope that is gone."""
+        _let_go(self.holder)
+        if self.attacher is not None:
+            self.attacher.close()
 
 
 class FamilyScope:
@@ -73,8 +80,11 @@ class FamilyScope:
         """Have the scope, made when it is first needed, the same for the whole process."""
         with _state.lock:
             family = _state.family
-            if family is not None and family.subtree.base.is_dir():
-                return family.subtree
+            if family is not None:
+                if family.subtree.base.is_dir():
+                    return family.subtree
+                family.drop()
+                _state.family = None
             host = self._look()
             if _inside(host):
                 return OwnCgroup(self._look).claim()
@@ -104,48 +114,11 @@ class FamilyScope:
             raise
         hierarchy = self._look().hierarchy
         own = hierarchy.own
-        attach = None
+        attacher = None
         if holder is not None and not (own and may_enter(own, base)):
-            attach = _Attacher(manager, unit).attach
-        return _Family(os.getpid(), Subtree(base, hierarchy, attach), holder)
-
-
-class _Attacher:
-    """Has systemd put processes into cgroups of the scope. Thread-safe."""
-
-    def __init__(self, manager: Manager, unit: str) -> None:
-        self._manager = manager
-        self._unit = unit
-        self._lock = threading.Lock()
-        self._bus: Bus | None = None
-
-    def attach(self, cgroup_path: str, pid: int) -> None:
-        """Have one process put in; raises `BackendUnavailable`."""
-        with self._lock:
-            try:
-                try:
-                    self._call(cgroup_path, pid)
-                except BusError as error:
-                    # It may have hung up since the last call.
-                    if error.name != BusError.DISCONNECTED:
-                        raise
-                    self._call(cgroup_path, pid)
-            except BusError as error:
-                raise BackendUnavailable(
-                    f"systemd did not put process {pid} into {self._unit}: {error}",
-                    hint="cgmem doctor",
-                ) from error
-
-    def _call(self, cgroup_path: str, pid: int) -> None:
-        bus = self._bus = self._bus or Bus(self._manager.address)
-        try:
-            inside = f"/{Path(cgroup_path).name}"
-            bus.manager("AttachProcessesToUnit", "ssau", self._unit, inside, [pid])
-        except BusError as error:
-            if error.name in (BusError.DISCONNECTED, BusError.NO_REPLY):
-                bus.close()
-                self._bus = None
-            raise
+            attacher = Attacher(manager.address, unit)
+        subtree_of_all = Subtree(base, hierarchy, attacher.attach if attacher else None)
+        return _Family(subtree_of_all, holder, attacher)
 
 
 class _State:

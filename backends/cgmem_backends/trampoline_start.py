@@ -25,7 +25,7 @@ from cgmem_backends.start_errors import cgroup_refused, no_trampoline
 from cgmem_backends.trampoline_request import split_environ, stay_ignored, take_identity
 
 if TYPE_CHECKING:
-    from cgmem_backends.subtree import Attach
+    from cgmem_backends.subtree_source import Attach
 
 _SCRIPT = Path(__file__).absolute().with_name("trampoline.py")
 _TAKEN = ("executable", "shell", "env", "pass_fds", "close_fds")

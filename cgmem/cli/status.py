@@ -30,7 +30,7 @@ Exit status:
 @options.json_option
 def command(config: str | None, as_json: bool) -> int:
     """Show the machine's memory, the live subprocesses, the backend and the log directory."""
-    supervisor = Supervisor(resolve_settings=options.resolver(config))
+    supervisor = Supervisor(resolve_settings=options.resolver(config), own_process=True)
     settings = supervisor.settings()
     status = MemoryMonitor(selector.system_memory).get_memory_status()
     backend, reason = _backend(supervisor, settings)

@@ -93,7 +93,7 @@ def systemd(fake: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fak
     monkeypatch.setattr(systemd_family, "_state", state)
     yield made
     if state.family is not None:
-        systemd_family._let_go(state.family.holder)
+        state.family.drop()
 
 
 def source(fake: FakeCgroupfs, leave: Leave = BY_RULE, *, runs: bool = True) -> FamilyScope:

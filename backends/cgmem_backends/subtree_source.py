@@ -1,0 +1,35 @@
+"""What a subtree is to whoever makes scopes in it, wherever it comes from.
+
+Sources: subtree.py (the own cgroup), systemd_family.py (a scope that systemd gives).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from cgmem.contract import Usability
+from cgmem_backends.hierarchy import Hierarchy
+
+Attach = Callable[[str, int], None]
+"""Puts a process into the cgroup at this path, for us who may not."""
+
+
+class Subtree(NamedTuple):
+    """A cgroup that is ours to make scopes in, ready for it."""
+
+    base: Path
+    hierarchy: Hierarchy
+    attach: Attach | None = None
+    """None: this process may put others in by itself."""
+
+
+class SubtreeSource(Protocol):
+    """Where a subtree comes from. `claim` may be called again; it then gives the same one."""
+
+    def inspect(self) -> Usability:
+        """Say whether `claim` would work, changing nothing."""
+
+    def claim(self) -> Subtree:
+        """Make the subtree ready. Raises `BackendUnavailable` with the reason."""
