@@ -17,7 +17,10 @@ USER, UID = "tester", 1000
 
 USER_MANAGER = f"/user.slice/user-{UID}.slice/user@{UID}.service"
 
-_PASSED_ON = ("PATH", "PYTHONPATH", "LANG", "PYTHONDONTWRITEBYTECODE")
+_PASSED_ON = (
+    "PATH", "PYTHONPATH", "LANG", "PYTHONDONTWRITEBYTECODE",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTEST_PLUGINS",
+)  # fmt: skip
 
 
 def variables() -> dict[str, str]:
@@ -36,7 +39,8 @@ def started_by_systemd(*properties: str, user: str | None = USER) -> list[str]:
 
 def in_session(user: str = USER) -> list[str]:
     """Return what in front of a command gives it a login session, as sshd does."""
-    return started_by_systemd("PAMName=login", user=user)
+    kind = [f"--setenv=XDG_SESSION_{what}" for what in ("TYPE=tty", "CLASS=user")]
+    return [*started_by_systemd("PAMName=login", user=user), *kind]
 
 
 def in_service(*properties: str) -> list[str]:

@@ -6,10 +6,18 @@ import json
 import os
 import sys
 
+import pytest
+
 from cgmem import selector
 from cgmem.contract import BY_RULE, Leave
 from tests.kernel import real_cgroups as real
 from tests.kernel.real_systemd import RUNS, output
+
+
+@pytest.fixture(autouse=True)
+def _guest() -> None:
+    if not real.IN_GUEST:
+        pytest.skip("it holds what is true of the guests")
 
 
 def test_the_probe_says_how_or_why_not() -> None:
@@ -30,7 +38,7 @@ def test_doctor_tries_it() -> None:
     (found,) = (each for each in said["backends"] if each["backend"] == "systemd")
 
     assert found["usable"] == RUNS
-    assert said["kernel_enforcement"] == (RUNS or real.IN_GUEST)
+    assert said["kernel_enforcement"]
     if RUNS:
         assert found["trial"]["passed"]
         assert found["trial"]["enforced"]

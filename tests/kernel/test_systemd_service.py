@@ -65,7 +65,7 @@ chosen = supervising.choice(supervising.settings())
 leak = cgmem.spawn([sys.executable, "-I", "-S", "-c", sys.argv[1], "400"], supervisor=supervising)
 say(backend=chosen.backend.name, trouble=said)
 leak.wait()
-time.sleep(3)
+time.sleep(float(sys.argv[2]))
 say(backend=chosen.backend.name, trouble=said, cause=leak.outcome(60).cause)
 """
 
@@ -74,7 +74,7 @@ say(backend=chosen.backend.name, trouble=said, cause=leak.outcome(60).cause)
 def test_an_undelegated_service_survives(policy: str) -> None:
     """Its subprocesses are in another unit: whatever its OOMPolicy, the supervisor lives."""
     front = sd.started_by_systemd(f"OOMPolicy={policy}", user=None)
-    found = sd.told(front, HIT, real.LEAK)
+    found = sd.told(front, HIT, real.LEAK, 3)
 
     assert found == {"backend": "systemd", "trouble": [], "cause": "hard_limit"}
 
@@ -82,7 +82,7 @@ def test_an_undelegated_service_survives(policy: str) -> None:
 def test_a_delegated_service_with_a_fatal_policy_is_told() -> None:
     """In its own cgroup the first OOM kill ends it: start-up says so, and what to set."""
     front = sd.started_by_systemd("Delegate=yes", "OOMPolicy=stop", user=None)
-    script = [*front, "python3", "-c", real.PREAMBLE + sd.HELPERS + HIT, real.LEAK]
+    script = [*front, "python3", "-c", real.PREAMBLE + sd.HELPERS + HIT, real.LEAK, "60"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     said = done.stdout.splitlines()
 
@@ -96,6 +96,6 @@ def test_a_delegated_service_with_a_fatal_policy_is_told() -> None:
 def test_a_delegated_service_is_safe_by_default() -> None:
     """Delegate=yes alone makes OOMPolicy=continue the default: nothing to say, nothing ends."""
     front = sd.started_by_systemd("Delegate=yes", user=None)
-    found = sd.told(front, HIT, real.LEAK)
+    found = sd.told(front, HIT, real.LEAK, 3)
 
     assert found == {"backend": "cgroup2", "trouble": [], "cause": "hard_limit"}
