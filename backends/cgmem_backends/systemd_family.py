@@ -217,10 +217,14 @@ def _limit_above(host: Host) -> int | None:
 
 
 def _base_of(host: Host, pid: int, unit: str) -> Path:
-    path = parse_own_cgroup((host.proc / str(pid) / "cgroup").read_bytes())
+    try:
+        path = parse_own_cgroup((host.proc / str(pid) / "cgroup").read_bytes())
+    except OSError:
+        path = None
     if path is None or host.hierarchy.mount is None or Path(path).name != unit:
         raise BackendUnavailable(
-            f"systemd started {unit}, but process {pid} is in {path}", hint="cgmem doctor"
+            f"systemd started {unit}, but process {pid} is in {path or 'no cgroup'}",
+            hint="cgmem doctor",
         )
     return host.hierarchy.mount / path.lstrip("/")
 
