@@ -74,9 +74,7 @@ def live_scopes() -> list[LiveScope]:
 
 
 def _look_at_all() -> Iterator[LiveScope]:
-    seen: set[str] = set()
-    # From the last: cgroup2 also lists what lies in a subtree of the others.
-    for name in reversed(selector.NAMES):
+    for name in selector.NAMES:
         try:
             backend = selector.load(name)
             scopes = backend.list_scopes()
@@ -85,10 +83,6 @@ def _look_at_all() -> Iterator[LiveScope]:
                 raise  # a short list would pass for the whole one
             continue  # a mechanism that can't work on this host has no scopes
         for scope in scopes:
-            if scope.location in seen:
-                scope.detach()
-                continue
-            seen.add(scope.location)
             try:
                 live = _look(backend, scope)
             except (CgmemError, OSError) as error:

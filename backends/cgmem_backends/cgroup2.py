@@ -36,7 +36,7 @@ from cgmem_backends.linux_calls import set_xattr
 from cgmem_backends.placement import Placement
 from cgmem_backends.remains import NOBODY, Found, claim, left_behind, recorded
 from cgmem_backends.spare import Spare
-from cgmem_backends.subtree_source import SubtreeSource
+from cgmem_backends.subtree_source import SubtreeSource, in_family_scope
 
 _PREFIX = "cgmem-"
 _TRIAL_BYTES = 1 << 20
@@ -53,6 +53,8 @@ class Cgroup2Backend:
     """Scopes in the own cgroup. Implements `cgmem.contract.Backend`."""
 
     name = "cgroup2"
+    in_family_scopes = False
+    """Which half of the scopes it lists: each is in one backend's list."""
     capabilities = Capabilities(
         kernel_limits=True,
         brake=True,
@@ -150,10 +152,13 @@ class Cgroup2Backend:
         return scope
 
     def list_scopes(self) -> list[Scope]:
-        """Every scope of this user (root: of everybody) that this mount shows."""
+        """Every scope of this user (root: of everybody) that this mount shows.
+
+        Those in systemd's family scopes are the `systemd` backend's to list.
+        """
         found: list[Scope] = []
         try:
-            found.extend(self._open(lambda mount: recorded(cg.walk(mount))))
+            found.extend(self._open(lambda mount: recorded(self._everywhere(mount))))
         except CgroupError:
             for scope in found:
                 scope.detach()
@@ -166,10 +171,13 @@ class Cgroup2Backend:
 
         def directories(mount: Path) -> Iterable[Path]:
             if not nearby:
-                return cg.walk(mount)
+                return self._everywhere(mount)
             return [] if claimed is None else cg.subdirectories(claimed.base)
 
         return self._open(lambda mount: left_behind(directories(mount), self._proc))
+
+    def _everywhere(self, mount: Path) -> Iterable[Path]:
+        return (path for path in cg.walk(mount) if in_family_scope(path) == self.in_family_scopes)
 
     def take_over(self, scope: Scope, record: ScopeRecord) -> None:
         """See `cgmem.contract.Backend`. An xattr that can be made but once decides who gets it."""
@@ -192,8 +200,6 @@ class Cgroup2Backend:
         root_is_hosts = hierarchy.root_is_hosts
         ancestries: dict[Path, Ancestry] = {}
         for directory, record in find(mount):
-            if not self._lists(hierarchy.shown(directory)):
-                continue
             parent = directory.parent
             ancestry = ancestries.get(parent) or Ancestry(parent, mount)
             ancestries[parent] = ancestry
@@ -204,9 +210,6 @@ class Cgroup2Backend:
             except CgroupError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     raise  # a short list would pass for the whole one
-
-    def _lists(self, _location: str) -> bool:
-        return True
 
     def placement(self) -> tuple[str, str]:
         """How children are put inside, and why so."""
@@ -245,7 +248,7 @@ class Cgroup2Backend:
             if self._claimed is None:
                 base, hierarchy, attach = self._source.claim()
                 if attach is not None:
-                    self._placement = Placement(attach=attach)
+                    self._placement.attach_by(attach)
                 ancestry = Ancestry(base, hierarchy.mount or base)
                 self._claimed = _Claimed(base, ancestry, hierarchy, hierarchy.root_is_hosts)
             return self._claimed

@@ -165,7 +165,7 @@ class Guard:
             os.close(read_fd)
 
     def _spawn(self, leaf: Path, base: Path, scopes: str, read_fd: int) -> subprocess.Popen[Any]:
-        placed = self._placement.method == "posix_spawn"
+        placed = self._placement.method == "posix_spawn" or self._placement.attaches
         # Entering by a write costs the machine a pause of its forks, starting an interpreter for
         # it costs more.
         enter = "" if placed else f"{leaf}/{kf.PROCS}"

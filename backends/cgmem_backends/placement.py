@@ -62,25 +62,15 @@ def load_library() -> SpawnLibrary | str:
         return f"the C library lacks a function: {error}"
 
 
-def _not_ours_to_enter() -> str:
-    return "this process may not put others into a cgroup of the family scope: systemd does"
+_NOT_OURS_TO_ENTER = "this process may not put others into the family scope: systemd does"
 
 
 class Placement:
-    """The choice of road, for one process's life. Safe to use from several threads.
+    """The choice of road, for one process's life. Safe to use from several threads."""
 
-    With `attach`, which may block and raises `BackendUnavailable`, another puts the child in, and
-    the trampoline waits for it.
-    """
-
-    def __init__(
-        self,
-        load: Callable[[], SpawnLibrary | str] = load_library,
-        *,
-        attach: Attach | None = None,
-    ) -> None:
-        self._load = _not_ours_to_enter if attach else load
-        self._attach = attach
+    def __init__(self, load: Callable[[], SpawnLibrary | str] = load_library) -> None:
+        self._load = load
+        self._attach: Attach | None = None
         self._lock = threading.Lock()
         self._chosen: _Choice | None = None
 
@@ -88,6 +78,19 @@ class Placement:
     def method(self) -> Method:
         """The road that a plain start takes."""
         return self._choice().method
+
+    def attach_by(self, attach: Attach) -> None:
+        """From now on `attach` puts each child in, while the trampoline waits for it.
+
+        It may block, and raises `BackendUnavailable` or `ScopeVanished`.
+        """
+        self._attach = attach
+        self._chosen = _Choice("trampoline", _NOT_OURS_TO_ENTER, settled=True)
+
+    @property
+    def attaches(self) -> bool:
+        """Whether `attach_by` was called."""
+        return self._attach is not None
 
     @property
     def reason(self) -> str:

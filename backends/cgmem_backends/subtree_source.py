@@ -5,12 +5,18 @@ Sources: subtree.py (the own cgroup), systemd_family.py (a scope that systemd gi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from cgmem.contract import Usability
 from cgmem_backends.hierarchy import Hierarchy
+
+SLICE = "cgmem.slice"
+"""All of systemd's family scopes are in it, so that a person can set one budget on everything."""
+
+_FAMILY_SCOPE = re.compile(rf"/{re.escape(SLICE)}/cgmem-[^/]+\.scope(/|$)")
 
 Attach = Callable[[str, int], None]
 """Puts a process into the cgroup at this path, for us who may not."""
@@ -33,3 +39,8 @@ class SubtreeSource(Protocol):
 
     def claim(self) -> Subtree:
         """Make the subtree ready. Raises `BackendUnavailable` with the reason."""
+
+
+def in_family_scope(directory: Path) -> bool:
+    """Whether a cgroup lies in a scope that systemd gave to a supervisor, whoever that is."""
+    return _FAMILY_SCOPE.search(str(directory)) is not None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cgmem.contract import BY_RULE, Leave
 from cgmem_backends.cgroup2 import Cgroup2Backend
-from cgmem_backends.systemd_family import FamilyScope, in_family_scope
+from cgmem_backends.systemd_family import FamilyScope
 
 
 class SystemdBackend(Cgroup2Backend):
     """Scopes in a delegated scope of the user's or the system's manager."""
 
     name = "systemd"
+    in_family_scopes = True
 
-    def __init__(self, leave: Leave = BY_RULE) -> None:
-        super().__init__(source=FamilyScope(leave))
-
-    def _lists(self, location: str) -> bool:
-        return in_family_scope(location)
+    def __init__(self, leave: Leave = BY_RULE, *, proc: Path = Path("/proc")) -> None:
+        super().__init__(proc=proc, source=FamilyScope(leave))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import subprocess
 import threading
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.placement_rule import Move, placement_rule
 from cgmem_backends.scope_record import process_start
 from cgmem_backends.subtree import Host, OwnCgroup
-from cgmem_backends.subtree_source import Subtree
+from cgmem_backends.subtree_source import Subtree, in_family_scope
 from cgmem_backends.systemd_attacher import Attacher
 from cgmem_backends.systemd_bus import Bus, BusError
 from cgmem_backends.systemd_manager import (
@@ -39,9 +38,8 @@ from cgmem_backends.systemd_manager import (
     may_enter,
     no_answer,
 )
-from cgmem_backends.systemd_scope_unit import SLICE, start_scope
+from cgmem_backends.systemd_scope_unit import start_scope
 
-_INSIDE = re.compile(rf"/{re.escape(SLICE)}/cgmem-[^/]+\.scope(/|$)")
 _HOLD = "/bin/cat"
 
 
@@ -133,11 +131,6 @@ class _State:
 _state = _State()
 
 
-def in_family_scope(path: str) -> bool:
-    """Whether a cgroup path (as /proc/PID/cgroup shows it) lies in a family scope of anybody's."""
-    return _INSIDE.search(path) is not None
-
-
 def look_at_host() -> Host:
     """See this process and its host as they are."""
     proc = Path("/proc")
@@ -147,7 +140,7 @@ def look_at_host() -> Host:
 def _inside(host: Host) -> bool:
     """This process is in a family scope already: an earlier supervisor's, or a scope in one."""
     own = host.hierarchy.own
-    return own is not None and in_family_scope(host.hierarchy.shown(own))
+    return own is not None and in_family_scope(own)
 
 
 def _manager_for(host: Host) -> Manager | Usability:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cgmem_backends.subtree_source import SLICE
 from cgmem_backends.systemd_bus import Bus, BusError
-
-SLICE = "cgmem.slice"
-"""All of them are in it, so that a person can set one budget on everything."""
 
 _NO_LIMIT = 2**64 - 1
 

@@ -28,6 +28,13 @@ subprocess.run(["systemctl", "--user", "daemon-reload"], check=True,
                env={**os.environ, "XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"})
 reloaded = limits()
 
+def guarded():
+    base = Path("/sys/fs/cgroup" + own(child.pid)).parent
+    return any(leaf.read_text() for leaf in base.glob("cgmem-guard-*/cgroup.procs"))
+deadline = time.monotonic() + 90
+while not guarded() and time.monotonic() < deadline:
+    time.sleep(0.05)
+
 another = supervisor(max="512M")
 second = cgmem.spawn(["sleep", "600"], supervisor=another)
 effective = second.supervision.plan.effective
@@ -38,6 +45,7 @@ chosen = supervising.choice(supervising.settings())
 say(before=before, after=own(), child=own(child.pid), second=own(second.pid), reloaded=reloaded,
     cause=outcome.cause, cached=outcome.counters_cached, peak=outcome.peak_mb,
     backend=chosen.backend.name, placement=chosen.backend.placement()[0], note=chosen.note,
+    guarded=guarded(),
     above=[effective.effective_max_bytes, effective.effective_max_source], trouble=said)
 for each in (child, second):
     each.kill()
@@ -65,6 +73,7 @@ def test_wherever_it_starts(place: str) -> None:
 
     assert found["backend"] == "systemd"
     assert (found["note"], found["trouble"]) == (None, [])
+    assert found["guarded"]
     assert found["child"].startswith(f"{sd.USER_MANAGER}/cgmem.slice/cgmem-")
     assert found["reloaded"] == ["max", str(64 << 20)]
     assert (found["cause"], found["peak"], found["cached"]) == ("hard_limit", 64.0, False)

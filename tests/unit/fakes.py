@@ -90,7 +90,7 @@ class FakeScope:
         self, clock: FakeClock, record: ScopeRecord | None = None, popen: FakePopen | None = None
     ) -> None:
         self.record = record or a_record()
-        self.location = f"fake/{self.record.subprocess_id}"
+        self.location = "fake"
         self.wake_descriptors: Sequence[tuple[int, int]] = ()
         self.emptied_descriptor: tuple[int, int] | None = None
         self.popen = popen or FakePopen()

@@ -275,7 +275,8 @@ def test_another_puts_the_child_in(cgroup: Cgroup) -> None:
         seen.append((cgroup_path, Path(f"/proc/{pid}/cmdline").read_bytes()))
 
     library = FakeLibrary()
-    road = Placement(lambda: cast(SpawnLibrary, library), attach=attach)
+    road = _placement(library)
+    road.attach_by(attach)
     with road.start(["/bin/sh", "-c", "exit 7"], {}, **cgroup.where()) as process:
         assert process.wait() == 7
 
@@ -294,8 +295,10 @@ def test_what_could_not_be_put_in_never_runs(cgroup: Cgroup, tmp_path: Path) -> 
         raise BackendUnavailable("systemd did not")
 
     mark = tmp_path / "ran"
+    road = Placement()
+    road.attach_by(attach)
     with pytest.raises(BackendUnavailable, match="systemd did not"):
-        Placement(attach=attach).start(["touch", str(mark)], {}, **cgroup.where())
+        road.start(["touch", str(mark)], {}, **cgroup.where())
 
     assert not mark.exists()
 
@@ -310,7 +313,9 @@ def attach(path, pid):
     print(pid, flush=True)
     os._exit(0)
 where = {"cgroup_path": sys.argv[1], "cgroup_fd": descriptor}
-Placement(attach=attach).start(["touch", sys.argv[2]], {}, **where)
+road = Placement()
+road.attach_by(attach)
+road.start(["touch", sys.argv[2]], {}, **where)
 """
 
 

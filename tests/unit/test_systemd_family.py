@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from cgmem.contract import BY_RULE, Leave, Usability
+from cgmem.contract import BY_RULE, Leave, ScopeRecord, Usability
 from cgmem.errors import BackendUnavailable
-from cgmem_backends import systemd_family, systemd_manager
+from cgmem_backends import scope_record, systemd_family, systemd_manager
+from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.hierarchy import find_hierarchy
 from cgmem_backends.subtree import RECORD_XATTR, SUPERVISOR_LEAF, Host
 from cgmem_backends.systemd_address import Address
 from cgmem_backends.systemd_backend import SystemdBackend
 from cgmem_backends.systemd_bus import BusError
-from cgmem_backends.systemd_family import FamilyScope, in_family_scope
+from cgmem_backends.systemd_family import FamilyScope
 from cgmem_backends.systemd_manager import Manager
 from tests.unit.fake_cgroupfs import FakeCgroupfs, install
 
@@ -262,10 +263,18 @@ def test_a_forked_child_has_no_family(fake: FakeCgroupfs, systemd: FakeSystemd) 
 
 
 def test_the_backend_lists_what_systemd_gave(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
-    """Only scopes in somebody's family scope count as this backend's."""
-    backend = SystemdBackend()
+    """A scope is in one backend's list: in a family scope, whoever's, it is this one's."""
+    for path in (f"{MANAGER}/cgmem.slice", f"{MANAGER}/cgmem.slice/cgmem-9-1-1.scope"):
+        fake.mkdir(fake.at(path))
+    paths = [f"{SESSION}/cgmem-7-1", f"{MANAGER}/cgmem.slice/cgmem-9-1-1.scope/cgmem-9-1"]
+    for path in paths:
+        (fake.at(path).parent / "cgroup.subtree_control").write_text("memory\n")
+        fake.mkdir(fake.at(path))
+        record = scope_record.encode(ScopeRecord(path, 1, 1, 1.0))
+        fake.set_xattr(fake.at(path), RECORD_XATTR, record)
+    listed = [
+        [scope.record.subprocess_id for scope in found.list_scopes()]
+        for found in (Cgroup2Backend(proc=fake.proc), SystemdBackend(proc=fake.proc))
+    ]
 
-    assert backend.name == "systemd"
-    assert in_family_scope("/cgmem.slice/cgmem-7-1-1.scope/cgmem-7-1")
-    assert not in_family_scope("/system.slice/x.service/cgmem-7-1")
-    assert backend._lists("/cgmem.slice/cgmem-7-1-1.scope/cgmem-7-1")
+    assert listed == [paths[:1], paths[1:]]
