@@ -280,8 +280,10 @@ def prepared(name: str, budget: Budget) -> Iterator[list[str]]:
 
 def make_file(path: Path, megabytes: int) -> None:
     """Write a file and leave nothing of it in the page cache: that would be charged to us."""
-    what = ["dd", "if=/dev/zero", f"of={path}", "bs=1M", f"count={megabytes}", "status=none"]
-    subprocess.run([*what, "oflag=nocache", "conv=fsync"], check=True)
+    source = ["if=/dev/zero", "bs=1M", f"count={megabytes}", "conv=fsync"]
+    drop = ["oflag=nocache", "conv=notrunc,fdatasync", "count=0"]  # dd(1): only what is on disk
+    for what in (source, drop):
+        subprocess.run(["dd", f"of={path}", "status=none", *what], check=True)
 
 
 def has_psi() -> bool:
