@@ -22,7 +22,7 @@ QUESTIONS = {
     "footprint": (footprint.table, 3),
     "overshoot": (overshoot.table, 3),
     "stall": (stall.table, 1),
-    "agents": (agents.table, 20),
+    "agents": (agents.table, 8),
 }
 
 

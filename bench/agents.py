@@ -35,7 +35,7 @@ while True:
 _WORK = """
 import time
 began = time.perf_counter()
-for _ in range(10):
+for _ in range(4):
     held = [bytes(4096) for _ in range(20000)]
     sum(i * i for i in range(100000))
 print(time.perf_counter() - began)
