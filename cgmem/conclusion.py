@@ -6,9 +6,17 @@ from typing import Any, NamedTuple
 
 from cgmem.contract import Counters, MemoryEvents, Metric, ScopeRecord, SystemMemory
 from cgmem.figures import Figures, finish
+from cgmem.logs.lines import snapshot_mb
+from cgmem.outbox import Taken
 from cgmem.outcome import Outcome
 from cgmem.plan import Plan
 from cgmem.verdict import Ended, WhatWeDid, killed_at_own_limit, verdict
+
+NAMED = 3
+"""Processes in a message."""
+
+NAMED_SHARE = 10
+"""A process with less than a tenth of the largest one's memory is not named."""
 
 
 class Seen(NamedTuple):
@@ -29,6 +37,10 @@ class Seen(NamedTuple):
     baseline: MemoryEvents | None = None
     """memory.events when we took over a scope that had already lived."""
     unobserved: bool = False
+    snapshot: Taken | None = None
+    """The last one that showed anything."""
+    started: float = 0.0
+    """Monotonic seconds."""
 
 
 def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
@@ -51,6 +63,7 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
             baseline=seen.baseline,
             what_we_did=seen.what_we_did,
             sigkill_needed=seen.sigkill_needed,
+            top=_top(seen.snapshot),
             swap_free_bytes=seen.system_memory.swap_free_bytes,
             kernel_limits=plan.policy.kernel_limits,
         )
@@ -83,4 +96,27 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
         log_dir=record.log_dir,
         sigkill_needed=seen.sigkill_needed,
         unobserved=seen.unobserved,
+        snapshot=_snapshot(seen),
+    )
+
+
+def _snapshot(seen: Seen) -> dict[str, Any] | None:
+    if seen.snapshot is None:
+        return None
+    at = round(seen.snapshot.at - seen.started, 3)
+    return {"at": at, **snapshot_mb(seen.snapshot.snapshot)}
+
+
+def _short(command: tuple[str, ...]) -> str:
+    """A message has little room: the program without its directory."""
+    return " ".join((command[0].rpartition("/")[2] or command[0], *command[1:])) if command else ""
+
+
+def _top(taken: Taken | None) -> tuple[tuple[int, str, int], ...]:
+    """Whom the message names: the first few, without those that hold next to nothing."""
+    processes = () if taken is None else taken.snapshot.processes
+    return tuple(
+        (process.pid, _short(process.command), process.memory_bytes)
+        for process in processes[:NAMED]
+        if process.memory_bytes * NAMED_SHARE >= processes[0].memory_bytes > 0
     )

@@ -75,6 +75,40 @@ class Sample(NamedTuple):
     """The group is frozen, or every process in it is stopped."""
 
 
+class MemoryStat(NamedTuple):
+    """What a scope's memory is, in bytes: keys of memory.stat (cgroup-v2.rst)."""
+
+    anon: int | None = None
+    file: int | None = None
+    shmem: int | None = None
+    """Also part of `file`."""
+    kernel: int | None = None
+    slab: int | None = None
+    """Part of `kernel`, which is younger (5.18)."""
+    sock: int | None = None
+
+
+class ProcessMemory(NamedTuple):
+    """One process of a scope."""
+
+    pid: int
+    command: tuple[str, ...]
+    """The words of its command line; the kernel's name for it alone where they are not known."""
+    memory_bytes: int
+    metric: Metric
+
+
+class Snapshot(NamedTuple):
+    """What fills a scope's memory, as far as it could be read in time."""
+
+    memory_stat: MemoryStat | None = None
+    """None where the mechanism has none."""
+    processes: tuple[ProcessMemory, ...] = ()
+    """The largest, largest first."""
+    partial: bool = True
+    """More was to be read."""
+
+
 class Counters(NamedTuple):
     """The last read of a scope, taken before it is removed."""
 
@@ -203,6 +237,13 @@ class Scope(Protocol):
         False when in doubt, also for a scope that has gone: a sample will tell.
         """
 
+    def inspect(self, most: int) -> Iterator[Snapshot]:
+        """Look for what fills it: yield ever more complete pictures, with `most` processes.
+
+        For a thread of its own: it may take as long as the processes are many, though not as long
+        as one of them can't be read. Safe while others use the scope, and once it is gone.
+        """
+
     def counters(self) -> Counters:
         """Take the last read. Valid once every process has ended and until `close`."""
 
@@ -327,3 +368,5 @@ class Alert(NamedTuple):
     judged_bytes: int
     """Non-reclaimable bytes, or what `accounting` says."""
     current_bytes: int
+    snapshot: Snapshot | None = None
+    """What filled the memory, secrets masked; None for alerts that are told without."""

@@ -124,7 +124,10 @@ class Journal:
 
 
 def _stats(outcome: Outcome) -> dict[str, Any]:
+    from cgmem.secrets import masked  # a log line is what needs it first
+
     ours = outcome.as_json()
+    ours["command"] = list(masked(outcome.command))
     for key in ("subprocess_id", "start_mb", "peak_mb", "end_mb", "duration_seconds"):
         del ours[key]
     return stats_line(

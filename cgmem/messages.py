@@ -96,15 +96,20 @@ def brake_returned(warning: int, critical: int, seconds: float) -> str:
     )
 
 
-def _shown(command: str) -> str:
+def printable(command: str, longest: int) -> str:
     """Make a command line safe to print: it is the subprocess's own text, escapes and all."""
     text = "".join(char if char.isprintable() else "?" for char in command).strip() or "?"
-    return text if len(text) <= COMMAND_CHARS else text[: COMMAND_CHARS - 1] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def largest(processes: Sequence[tuple[int, str, int]]) -> str:
-    """Return `Largest: python3[12] 380.1MB, …` for (pid, command, bytes); empty for none."""
+    """Return `Largest when last seen: python3[12] 380.1MB, …`; empty for none.
+
+    `processes` are (pid, command, bytes).
+    """
     if not processes:
         return ""
-    named = ", ".join(f"{_shown(name)}[{pid}] {mb(count)}" for pid, name, count in processes)
-    return f"Largest: {named}."
+    named = ", ".join(
+        f"{printable(name, COMMAND_CHARS)}[{pid}] {mb(count)}" for pid, name, count in processes
+    )
+    return f"Largest when last seen: {named}."

@@ -50,6 +50,8 @@ class Outcome(NamedTuple):
     """cgmem ended it, and SIGTERM was not enough."""
     unobserved: bool = False
     """Nobody was there at its end; what is told is what its scope still knew later."""
+    snapshot: dict[str, Any] | None = None
+    """The last look at what filled the memory; `at` is seconds since the start."""
     stdout: Any = None
     """What `cgmem.run` captured, as subprocess.run."""
     stderr: Any = None

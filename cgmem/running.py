@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cgmem.contract import Alert
+from cgmem.contract import Alert, Cause
 from cgmem.outcome import Outcome
 from cgmem.process import MonitoredProcess
 from cgmem.setting_table import BY_KEY
@@ -35,6 +35,7 @@ def spawn(
     subprocess_id: str | None = None,
     agent_type: str | None = None,
     on_alert: Callable[[str, Alert], Any] | None = None,
+    on_abort: Callable[[str, Cause], Any] | None = None,
     on_end: Callable[[Outcome], Any] | None = None,
     supervisor: Supervisor | None = None,
     **options: Any,
@@ -43,8 +44,9 @@ def spawn(
 
     `options` are settings (`warning`, `critical`, `max`, `swap`, `timeout`, `grace`, `keep`,
     `enforcement`, `backend`, …: docs/settings.md; sizes as "512M", "2GiB", "80%") and whatever
-    subprocess.Popen takes. `on_alert(subprocess_id, alert)` and `on_end(outcome)` are called on a
-    thread of their own.
+    subprocess.Popen takes. `on_alert(subprocess_id, alert)`, `on_abort(subprocess_id, cause)`
+    (once, when it is ended for its budget or time, or asked to be) and `on_end(outcome)` are called
+    one after the other on a thread of their own; one that runs for 10 s is no longer waited for.
 
     Raises what subprocess.Popen raises, and `ConfigurationError`, `InvalidIdError`,
     `InsufficientMemory`, `EnforcementError`, `BackendUnavailable`, `CgroupError`.
@@ -58,7 +60,7 @@ def spawn(
         settings=settings,
         subprocess_id=subprocess_id,
         agent_type=agent_type,
-        hooks=Hooks(on_alert, on_end),
+        hooks=Hooks(on_alert, on_end, on_abort),
     )
 
 

@@ -19,20 +19,24 @@ from cgmem import judge
 from cgmem.conclusion import Seen, conclude
 from cgmem.contract import (
     Alert,
+    Cause,
     Counters,
     EffectiveLimits,
     Level,
     Limits,
     MemoryEvents,
     Scope,
+    Snapshot,
     SystemMemory,
 )
 from cgmem.errors import CgmemError, ScopeVanished
 from cgmem.main_process import READABLE, AdoptedProcesses, MainProcess
+from cgmem.outbox import Outbox, worth_a_snapshot
 from cgmem.outcome import Outcome
 from cgmem.plan import Plan
 from cgmem.poller import Poller
-from cgmem.verdict import WhatWeDid
+from cgmem.snapshot import Inspection, Snapshots
+from cgmem.verdict import CAUSE_OF, WhatWeDid
 from cgmem.watch import Watch
 
 _RETRY_SECONDS = 0.02
@@ -52,6 +56,9 @@ class Sinks(Protocol):
 
     def alert(self, supervision: Supervision, alert: Alert) -> None:
         """Take one alert."""
+
+    def aborted(self, supervision: Supervision, cause: Cause) -> None:
+        """Take the word, once, that it is being ended for its budget or its time."""
 
     def ended(self, supervision: Supervision, outcome: Outcome) -> None:
         """Take the outcome; the supervision is over."""
@@ -76,6 +83,7 @@ class Supervision:
         sinks: Sinks,
         poller: Poller,
         *,
+        snapshots: Snapshots | None = None,
         clock: Callable[[], float] = time.monotonic,
         baseline: MemoryEvents | None = None,
     ) -> None:
@@ -90,6 +98,9 @@ class Supervision:
         self._sinks = sinks
         self._poller = poller
         self._clock = clock
+        self._snapshots = snapshots
+        self._outbox = Outbox(self._begin_snapshot, clock)
+        self._abort_told = False
         self._lock = threading.RLock()
         self._awaits_empty = False
         self._baseline = baseline
@@ -202,6 +213,7 @@ class Supervision:
                 return
             self._what_we_did = why
             self.level = "ABORTED"
+            self._tell_abort()
             self._kill_at = self._clock() + grace
             # A stopped or frozen process can't obey; it gets its signal as it runs again.
             self._try(lambda: self.scope.signal(signal.SIGTERM))
@@ -216,6 +228,7 @@ class Supervision:
                 if not self._has_ended():
                     self._what_we_did = self._what_we_did or why
                     self.level = "ABORTED"
+                    self._tell_abort()
                 self._kill_now()
 
     def pause(self, seconds: float) -> None:
@@ -301,6 +314,7 @@ class Supervision:
 
     def _hand_back(self) -> None:
         """Its end is for whoever comes next to tell."""
+        self._outbox.hand_out_all()
         self._forked_away = True  # nobody's here any more
         self._poller.remove(self)
         self.scope.detach()
@@ -346,6 +360,8 @@ class Supervision:
             self._tell(alert, found.actions)
         for action in found.actions:
             self._act(action)
+        if self.level == "ABORTED":
+            self._tell_abort()
 
     def _rest(self) -> None:
         """Quiet, alive, and its end will wake the poller: an unchanged scope needs no look."""
@@ -371,7 +387,30 @@ class Supervision:
                     "action": actions[0] if actions else "hold",
                 }
             )
-        self._sinks_do(lambda: self._sinks.alert(self, alert))
+        kernel_limits = self.plan.policy.kernel_limits
+        worth = worth_a_snapshot(alert, kernel_limits)
+        self._outbox.add(lambda snapshot: self._send(alert, snapshot), inspect=worth)
+        self._reschedule()
+
+    def _send(self, alert: Alert, snapshot: Snapshot | None) -> None:
+        told = alert._replace(snapshot=snapshot)
+        self._sinks_do(lambda: self._sinks.alert(self, told))
+
+    def _begin_snapshot(self) -> Inspection | None:
+        if self._snapshots is None:
+            return None
+        return self._snapshots.take(self.scope, self._snapshot_arrived)
+
+    def _snapshot_arrived(self) -> None:
+        with self._lock:
+            if not self._forked_away:
+                self._outbox.hand_out(self._clock())
+
+    def _tell_abort(self) -> None:
+        if not self._abort_told:
+            self._abort_told = True
+            cause = CAUSE_OF[self._what_we_did or "hard_limit"]
+            self._outbox.add(lambda _: self._sinks_do(lambda: self._sinks.aborted(self, cause)))
 
     def _act(self, action: judge.Action) -> None:
         try:
@@ -409,6 +448,7 @@ class Supervision:
         if self._kill_at is not None and now >= self._kill_at:
             self._sigkill_needed = True
             self._kill_now()
+        self._outbox.hand_out(now)
         self._reschedule()
 
     def _try(self, step: Callable[[], None]) -> None:
@@ -432,7 +472,8 @@ class Supervision:
             self._reschedule()
 
     def _reschedule(self) -> None:
-        times = [at for at in (self._timeout_at, self._kill_at, self._look_at) if at is not None]
+        due = (self._timeout_at, self._kill_at, self._look_at, self._outbox.due_at)
+        times = [at for at in due if at is not None]
         if times:
             self._poller.schedule(self, min(times))
 
@@ -515,6 +556,8 @@ class Supervision:
         outcome = self._make_outcome()
         if outcome.cause == "hard_limit":
             self.level = "ABORTED"
+            self._tell_abort()
+        self._outbox.hand_out_all()
         self.outcome = outcome
         self._sinks_do(lambda: self._sinks.ended(self, outcome))
         self.ended.set()
@@ -566,6 +609,8 @@ class Supervision:
                 what_we_did=self._what_we_did,
                 sigkill_needed=self._sigkill_needed,
                 baseline=self._baseline,
+                snapshot=self._outbox.last,
+                started=self._started,
                 system_memory=self._system_memory(),
             ),
         )

@@ -21,6 +21,7 @@ from cgmem.callbacks import Callbacks
 from cgmem.contract import (
     Alert,
     Backend,
+    Cause,
     EffectiveLimits,
     Leave,
     Limits,
@@ -46,6 +47,7 @@ from cgmem.process import MonitoredProcess
 from cgmem.registry import Registry
 from cgmem.remains import Sweeper, find_orphan, sweep
 from cgmem.settings import Settings, resolve
+from cgmem.snapshot import Snapshots
 from cgmem.supervision import Supervision
 from cgmem.unsupervised import Unsupervised
 
@@ -61,6 +63,8 @@ class Hooks(NamedTuple):
 
     on_alert: OnAlert | None = None
     on_end: Callable[[Outcome], Any] | None = None
+    on_abort: Callable[[str, Cause], Any] | None = None
+    """Called once with the subprocess id and the cause when it is ended for budget or time."""
     on_start: Callable[[], Any] | None = None
     """Called by `spawn` itself, right after exec and before it is watched. May not raise."""
 
@@ -105,6 +109,7 @@ class Supervisor:
         self._choices: dict[_ChoiceKey, selector.Choice] = {}
         self._memory: tuple[float, SystemMemory] | None = None
         self._callbacks = Callbacks(self._warn)
+        self._snapshots = Snapshots(self._warn)
         self._poller: Poller | None = None
         self._spawned = 0
         self._identity: dict[str, Any] | None = None
@@ -306,6 +311,7 @@ class Supervisor:
         if self._poller is not None:
             self._poller.stop()
             self._poller = None
+        self._snapshots.close()
         for backend in (
             *(choice.backend for choice in self._choices.values()),
             *self._adopted_from,
@@ -328,6 +334,12 @@ class Supervisor:
         hook = self._hooks.get(supervision.subprocess_id, Hooks()).on_alert
         if hook is not None:
             self._callbacks.call(hook, supervision.subprocess_id, alert)
+
+    def aborted(self, supervision: Supervision, cause: Cause) -> None:
+        """Call the caller's `on_abort`."""
+        hook = self._hooks.get(supervision.subprocess_id, Hooks()).on_abort
+        if hook is not None:
+            self._callbacks.call(hook, supervision.subprocess_id, cause)
 
     def ended(self, supervision: Supervision, outcome: Outcome) -> None:
         """Log the statistics, forget the subprocess and call the caller's `on_end`."""
@@ -483,7 +495,15 @@ class Supervisor:
     ) -> Supervision:
         poller = self.poller()
         poller.tick_at_least_every(plan.settings.tick_seconds)
-        supervision = Supervision(scope, plan, self, poller, clock=self._clock, baseline=baseline)
+        supervision = Supervision(
+            scope,
+            plan,
+            self,
+            poller,
+            snapshots=self._snapshots,
+            clock=self._clock,
+            baseline=baseline,
+        )
         if hooks != Hooks():
             self._hooks[supervision.subprocess_id] = hooks
         self._registry.enter(supervision)
@@ -547,7 +567,9 @@ def _discard(scope: Scope) -> None:
 
 def _program(args: Any) -> str:
     words = _words(args)
-    return os.path.basename(words[0].split(" ")[0]) if words else "subprocess"  # noqa: PTH119  (no path)
+    # Of a shell's `TOKEN=… program` the name alone: an id is no place for a secret.
+    word = words[0].split(" ")[0].partition("=")[0] if words else "subprocess"
+    return os.path.basename(word)  # noqa: PTH119  (no path)
 
 
 def _words(args: Any) -> tuple[str, ...]:

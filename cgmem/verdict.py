@@ -16,7 +16,7 @@ from cgmem.figures import Figures
 
 WhatWeDid = Literal["hard_limit", "stall", "abort", "timeout"]
 
-_BY_US: dict[WhatWeDid, Cause] = {
+CAUSE_OF: dict[WhatWeDid, Cause] = {
     "hard_limit": "hard_limit",
     "stall": "stalled",
     "abort": "aborted",
@@ -126,7 +126,7 @@ def _rise(before: int | None, after: int | None) -> int:
 
 def _cause(ended: Ended, kills: _Kills) -> Cause:
     if ended.what_we_did is not None:
-        return _BY_US[ended.what_we_did]
+        return CAUSE_OF[ended.what_we_did]
     if ended.returncode is None:
         # Nobody could wait for it; a group kill at the own limit leaves no other end.
         return "hard_limit" if kills.at_own_limit and ended.limits.oom_group else "unknown"

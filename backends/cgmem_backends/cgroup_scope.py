@@ -10,7 +10,7 @@ import errno
 import os
 import select
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import pread
 from pathlib import Path
 from subprocess import Popen
@@ -23,6 +23,7 @@ from cgmem.contract import (
     MemoryEvents,
     Sample,
     ScopeRecord,
+    Snapshot,
 )
 from cgmem.errors import CgmemError, CgroupError, ScopeVanished
 from cgmem_backends import cgroup_directory as cg
@@ -131,6 +132,16 @@ class CgroupScope:
             return True
         self._ahead = looked
         return False
+
+    def inspect(self, most: int) -> Iterator[Snapshot]:
+        """memory.stat, then /proc. By path: a held descriptor may be closed meanwhile."""
+        stat = kf.parse_memory_stat(cg.read_file(self.directory, kf.MEMORY_STAT) or b"")
+        yield Snapshot(stat)
+        # Most subprocesses never get so far.
+        from cgmem_backends.largest_processes import LargestProcesses
+
+        for found in LargestProcesses().of(self.pids(), most):
+            yield found._replace(memory_stat=stat)
 
     def counters(self) -> Counters:
         """Read events, peak and what reclaim could take back; local events only after a kill."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from cgmem.contract import MemoryEvents
+from cgmem.contract import MemoryEvents, MemoryStat
 
 CONTROLLERS = "cgroup.controllers"
 EVENTS = "cgroup.events"
@@ -37,6 +37,7 @@ RECLAIMABLE = (b"inactive_file", b"active_file", b"slab_reclaimable")
 
 _PAIR = re.compile(rb"^(\S+) ([0-9]+)$", re.MULTILINE)
 _EVENTS = tuple(key.encode() for key in MemoryEvents._fields)
+_BREAKDOWN = tuple(key.encode() for key in MemoryStat._fields)
 
 
 def parse_limit(text: bytes) -> int | None:
@@ -91,6 +92,11 @@ def reclaimable_bytes(stat: bytes) -> int | None:
     """Bytes that the kernel can take back, of the text of memory.stat; None if it tells none."""
     known = [value for value in pick(stat, RECLAIMABLE) if value is not None]
     return sum(known) if known else None
+
+
+def parse_memory_stat(text: bytes) -> MemoryStat:
+    """Take what a snapshot shows of memory.stat."""
+    return MemoryStat(*pick(text, _BREAKDOWN))
 
 
 def limit_text(limit: int | None) -> bytes:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from cgmem.contract import Metric, Usability
+from cgmem.contract import Metric, Snapshot, Usability
+from cgmem_backends.largest_processes import LargestProcesses
 from cgmem_backends.patient_reader import PatientReader
+from cgmem_backends.proc_files import Rollup, parse_smaps_rollup, parse_stat
 from cgmem_backends.process_tree import (
     MARK,
     MARK_SEPARATOR,
@@ -20,52 +21,6 @@ from cgmem_backends.process_tree import (
     Measurement,
     Process,
 )
-
-PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
-
-
-class Rollup(NamedTuple):
-    """smaps_rollup (since 4.14): shared pages divided by the number of their users."""
-
-    pss_bytes: int
-    swap_pss_bytes: int
-
-
-def parse_stat(content: bytes) -> Process | None:
-    """Parse /proc/PID/stat; None when it is not one. The command name may hold `) R 1`."""
-    pid, _, _ = content.partition(b" (")
-    fields = content[content.rfind(b")") + 1 :].split()
-    # One more than is used, so that the last number is not a torn one.
-    if len(fields) <= 22:
-        return None
-    try:
-        state = fields[0].decode("ascii")
-        threads, rss_pages = int(fields[17]), int(fields[21])
-        return Process(
-            pid=int(pid),
-            ppid=int(fields[1]),
-            session=int(fields[3]),
-            state=state,
-            start=int(fields[19]),
-            rss_bytes=max(0, rss_pages) * PAGE_SIZE,
-            # A leader that called pthread_exit is a Z whose other threads run on.
-            ended=state in ("Z", "X", "x") and threads <= 1,
-        )
-    except ValueError:
-        return None
-
-
-def parse_smaps_rollup(content: bytes) -> Rollup | None:
-    """Parse the sums of /proc/PID/smaps_rollup; None when `Pss` is not there."""
-    sums: dict[bytes, int] = {}
-    for line in content.splitlines():
-        key, colon, value = line.partition(b":")
-        words = value.split()
-        if colon and len(words) == 2 and words[1] == b"kB" and words[0].isdigit():
-            sums[key] = int(words[0]) * 1024
-    if b"Pss" not in sums:
-        return None
-    return Rollup(sums[b"Pss"], sums.get(b"SwapPss", 0))
 
 
 def parse_mark(environ: bytes) -> tuple[str, ...]:
@@ -101,6 +56,7 @@ class LinuxProcesses:
         self._proc = str(proc)
         self._root = proc
         self._reader = reader or PatientReader()
+        self._largest = LargestProcesses(self._proc)
 
     def usability(self) -> Usability:
         """/proc must show this process; a hidepid mount is named."""
@@ -229,6 +185,10 @@ class LinuxProcesses:
             if thread is not None and thread.rss_bytes:
                 return thread.rss_bytes
         return 0
+
+    def largest(self, members: Sequence[Process], most: int) -> Iterator[Snapshot]:
+        """By PSS, as far as it can be read."""
+        return self._largest.among(members, most)
 
     def swap_unbounded(self) -> bool:
         """RSS and PSS leave swapped pages out: true as soon as there is swap."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from cgmem.contract import Metric, Usability
+from cgmem.contract import Metric, Snapshot, Usability
 
 MARK = "CGMEM_SCOPE"
 """Environment variable that names the scopes of a process: tokens, outermost first."""
 
 MARK_SEPARATOR = ","
 
-SNAPSHOT_LIFE = 0.05
+SCAN_LIFE = 0.05
 """Seconds for which one picture serves all scopes, so that N scopes cost one scan a tick."""
 
 
@@ -44,6 +44,8 @@ class Process(NamedTuple):
     """None where a scan does not give it for free."""
     ended: bool = False
     """A zombie, no thread of it left."""
+    name: str = ""
+    """proc(5) comm: the first 15 bytes of the program's name, or what it calls itself."""
 
     @property
     def identity(self) -> Identity:
@@ -87,6 +89,9 @@ class ProcessSource(Protocol):
     def measure(self, members: Sequence[Process], detail_above: int | None) -> Measurement:
         """Sum the memory; past `detail_above` bytes with what costs more."""
 
+    def largest(self, members: Sequence[Process], most: int) -> Iterator[Snapshot]:
+        """Name the largest of them, ever more precisely; see `cgmem.contract.Scope.inspect`."""
+
     def owner(self, pid: int) -> int | None:
         """Effective uid of a process; None when there is none."""
 
@@ -94,7 +99,7 @@ class ProcessSource(Protocol):
         """Whether memory can leave `measure` by being swapped out."""
 
 
-class Snapshot:
+class Scan:
     """All processes at one moment, indexed by what the walk follows."""
 
     def __init__(
@@ -121,7 +126,7 @@ class Snapshot:
 
 
 def find_members(
-    snapshot: Snapshot,
+    scan: Scan,
     known: Iterable[Identity],
     led: Iterable[int],
     token: str | None,
@@ -131,20 +136,20 @@ def find_members(
     `led`: ids of sessions that a member led when it was last seen; the leader may have ended.
     """
     found: dict[int, Process] = {}
-    waiting = [process for identity in known if (process := snapshot.holds(identity))]
-    waiting += snapshot.marked.get(token, ()) if token is not None else ()
+    waiting = [process for identity in known if (process := scan.holds(identity))]
+    waiting += scan.marked.get(token, ()) if token is not None else ()
     for session in led:
         # A leader that is there and not known is a reuse of the pid, by a stranger.
-        if session not in snapshot.by_pid:
-            waiting += snapshot.sessions.get(session, ())
+        if session not in scan.by_pid:
+            waiting += scan.sessions.get(session, ())
     while waiting:
         process = waiting.pop()
         if process.pid in found:
             continue
         found[process.pid] = process
-        waiting += snapshot.children.get(process.pid, ())
+        waiting += scan.children.get(process.pid, ())
         if process.session == process.pid:
-            waiting += snapshot.sessions.get(process.pid, ())
+            waiting += scan.sessions.get(process.pid, ())
     return found
 
 
@@ -162,8 +167,8 @@ class ProcessTable:
         self.source = source
         self.clock = clock
         self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
-        self._life = SNAPSHOT_LIFE
+        self._scan: Scan | None = None
+        self._life = SCAN_LIFE
         self._marks: dict[Identity, tuple[str, ...]] = {}
         self._marks_since: int | None = None
 
@@ -172,20 +177,20 @@ class ProcessTable:
         with self._lock:
             if self._marks_since is None or start < self._marks_since:
                 self._marks_since = start
-                self._snapshot = None
+                self._scan = None
 
-    def snapshot(self, not_before: float = 0.0) -> Snapshot:
+    def scan(self, not_before: float = 0.0) -> Scan:
         """The shared picture, not older than `not_before` nor than its life."""
         with self._lock:
             now = self.clock()
-            cached = self._snapshot
+            cached = self._scan
             if cached is None or now - cached.at > self._life or cached.at < not_before:
-                cached = self._snapshot = self._look(now)
+                cached = self._scan = self._look(now)
                 # Where a scan is dear, it has to serve for longer.
-                self._life = max(SNAPSHOT_LIFE, 2 * (self.clock() - now))
+                self._life = max(SCAN_LIFE, 2 * (self.clock() - now))
             return cached
 
-    def _look(self, now: float) -> Snapshot:
+    def _look(self, now: float) -> Scan:
         processes = list(self.source.processes())
         identities = {process.identity for process in processes}
         self._marks = {key: value for key, value in self._marks.items() if key in identities}
@@ -197,11 +202,11 @@ class ProcessTable:
             ]
             if unknown:
                 self._marks.update(self.source.marks(unknown))
-        return Snapshot(now, processes, self._marks)
+        return Scan(now, processes, self._marks)
 
 
 class ProcessTree:
-    """The processes of one scope, followed from snapshot to snapshot."""
+    """The processes of one scope, followed from scan to scan."""
 
     def __init__(self, table: ProcessTable, token: str | None) -> None:
         self._table = table
@@ -231,8 +236,8 @@ class ProcessTree:
         """Every process inside that has not ended; `fresh`: as of now, not of this tick."""
         with self._lock:
             at_least = self._table.clock() if fresh else self._not_before
-            snapshot = self._table.snapshot(at_least)
-            found = find_members(snapshot, self._known, self._led, self._token)
+            scan = self._table.scan(at_least)
+            found = find_members(scan, self._known, self._led, self._token)
             self._known = {process.identity for process in found.values()}
             # A session id stays taken while anybody is in it (setsid(2)), also without its leader.
             self._led = {

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cgmem.contract import Metric, Usability
+from cgmem.contract import Metric, ProcessMemory, Snapshot, Usability
 from cgmem_backends.footprint import Footprint
 from cgmem_backends.process_tree import (
     MARK,
@@ -109,13 +110,39 @@ class PsutilProcesses:
         """phys_footprint; where one can't be read its RSS stands in, and `metric` says `rss`."""
         total, metric = 0, self.metric
         for process in members:
-            footprint = None if self._footprint is None else self._footprint.read(process.pid)
-            if footprint is None:
-                footprint = self._rss(process.pid)
-                # 0: the process has just ended, so nothing is missing.
-                metric = "rss" if footprint else metric
-            total += footprint
+            size, measured = self._size(process.pid)
+            # 0: the process has just ended, so nothing is missing.
+            if size and measured == "rss":
+                metric = "rss"
+            total += size
         return Measurement(total, metric)
+
+    def largest(self, members: Sequence[Process], most: int) -> Iterator[Snapshot]:
+        """By phys_footprint, else RSS. What has ended since is left out."""
+        sizes = {process.pid: self._size(process.pid) for process in members}
+        largest = sorted(sizes, key=lambda pid: sizes[pid][0], reverse=True)[:most]
+        processes = tuple(
+            ProcessMemory(pid, command, *sizes[pid])
+            for pid in largest
+            if (command := self._command(pid))
+        )
+        yield Snapshot(processes=processes, partial=False)
+
+    def _size(self, pid: int) -> tuple[int, Metric]:
+        footprint = None if self._footprint is None else self._footprint.read(pid)
+        return (self._rss(pid), "rss") if footprint is None else (footprint, self.metric)
+
+    def _command(self, pid: int) -> tuple[str, ...]:
+        """Its command line, or its name where that may not be asked for; empty once it is gone."""
+        import psutil
+
+        with suppress(psutil.Error, OSError):
+            process = psutil.Process(pid)
+            with suppress(psutil.AccessDenied):
+                if words := process.cmdline():
+                    return tuple(words)
+            return (process.name(),)
+        return ()
 
     def _rss(self, pid: int) -> int:
         import psutil

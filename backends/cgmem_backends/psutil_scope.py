@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from subprocess import Popen
 from typing import Any
 
-from cgmem.contract import Counters, EffectiveLimits, Limits, Sample, ScopeRecord
+from cgmem.contract import Counters, EffectiveLimits, Limits, Sample, ScopeRecord, Snapshot
 from cgmem.errors import CgmemError, CgroupError, ScopeVanished
 from cgmem_backends.process_signals import TreeSignals
 from cgmem_backends.process_tree import (
     MARK,
     MARK_SEPARATOR,
     Identity,
+    Process,
     ProcessTable,
     ProcessTree,
 )
@@ -53,6 +54,7 @@ class PsutilScope:
         self._signals = signals
         self._run_directory = run_directory
         self._peak_bytes: int | None = None
+        self._members: Sequence[Process] = ()
         self._last_seen: tuple[object, ...] | None = None
         self._closed = False
         self._saved: Callable[[ScopeRecord], None] | None = None
@@ -116,7 +118,7 @@ class PsutilScope:
     def sample(self, detail_above: int | None = None, *, if_changed: bool = False) -> Sample | None:
         """Measure the living processes. None only with `if_changed`, when nothing moved."""
         self._check_open()
-        members = self._tree.processes()
+        members = self._members = self._tree.processes()
         measured = self._table.source.measure(members, detail_above)
         frozen = bool(members) and all(process.stopped for process in members)
         self._peak_bytes = max(self._peak_bytes or 0, measured.total_bytes)
@@ -135,6 +137,10 @@ class PsutilScope:
     def unchanged(self) -> bool:
         """Never known without a sample."""
         return False
+
+    def inspect(self, most: int) -> Iterator[Snapshot]:
+        """The processes of the last sample: whoever was killed for it has a name and a size."""
+        return self._table.source.largest(self._members, most)
 
     def counters(self) -> Counters:
         """There are no counters; the peak is the highest sample."""

@@ -9,8 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cgmem.contract import Alert, Level, SystemMemory
+from cgmem.contract import Alert, Level, Snapshot, SystemMemory
+from cgmem.messages import printable
 from cgmem.sizes import mb
+
+COMMAND_CHARS = 160
+"""Of a process in a snapshot; five of them make a line, not a page."""
 
 
 def alert_line(
@@ -36,6 +40,7 @@ def alert_line(
             "judged_mb": mb(alert.judged_bytes),
             "current_mb": mb(alert.current_bytes),
             **headroom_mb(system_memory),
+            **({} if alert.snapshot is None else {"snapshot": snapshot_mb(alert.snapshot)}),
             **(extra or {}),
         },
     }
@@ -103,6 +108,29 @@ def system_memory_mb(memory: SystemMemory) -> dict[str, float]:
         # From the rounded numbers: who adds them up gets the total, to the digit.
         "used_mb": round(total_mb - available_mb, 1),
         "percent": round(100 * used_bytes / memory.total_bytes, 1) if memory.total_bytes else 0.0,
+    }
+
+
+def snapshot_mb(snapshot: Snapshot) -> dict[str, Any]:
+    """What filled the memory, the commands made safe to print and cut short."""
+    stat = snapshot.memory_stat
+    return {
+        "partial": snapshot.partial,
+        "memory_stat": None
+        if stat is None
+        else {
+            f"{key}_mb": None if count is None else mb(count)
+            for key, count in stat._asdict().items()
+        },
+        "processes": [
+            {
+                "pid": process.pid,
+                "command": printable(" ".join(process.command), COMMAND_CHARS),
+                "memory_mb": mb(process.memory_bytes),
+                "metric": process.metric,
+            }
+            for process in snapshot.processes
+        ],
     }
 
 

@@ -45,6 +45,28 @@ def test_leak_is_ended_at_its_hard_limit(tmp_path: Path) -> None:
     assert "cgmem: leak: CRITICAL: Memory exceeded 48MB limit at " in done.stderr
 
 
+def test_a_leaks_report_names_it_without_its_secret(tmp_path: Path) -> None:
+    """The report and the last line name the largest process; a secret of its command line is in
+    the report's own `command` alone.
+    """
+    code = "import time\nx = []\nwhile True: x.append(b'x' * (1 << 20)); time.sleep(0.02)"
+    leak = ("--", sys.executable, "-c", code, "--token=hunter2", "--api-key", "hunter2")
+    done = cgmem("run", *POLLED, "--max", "64M", "--report", "r.json", *leak, cwd=tmp_path)
+    report = json.loads((tmp_path / "r.json").read_text())
+    logged = "".join(path.read_text() for path in tmp_path.glob(".claude-pm/logs/memory/*"))
+
+    assert done.returncode == 137
+    largest = report["snapshot"]["processes"][0]
+    assert largest["pid"] == report["pid"]
+    assert largest["memory_mb"] > 16
+    assert "--token=*** --api-key ***" in largest["command"]
+    assert f"[{report['pid']}]" in done.stderr.splitlines()[-1]
+    assert '"snapshot"' in logged
+    assert "hunter2" not in logged + done.stderr
+    assert report.pop("command")[-3:] == ["--token=hunter2", "--api-key", "hunter2"]
+    assert "hunter2" not in json.dumps(report)
+
+
 def test_quiet_leaves_only_the_end(tmp_path: Path) -> None:
     """With -q there are no alerts, but still the one line that says why it ended."""
     leak = _hog("--mb", "100", "--hold", "300")

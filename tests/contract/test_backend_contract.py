@@ -263,6 +263,31 @@ def held_bytes(sample: Sample) -> int:
     return sample.current_bytes - (sample.reclaimable_bytes or 0)
 
 
+def test_inspect_finds_the_largest(backend: Backend, open_scope: OpenScope) -> None:
+    """A look inside ends with the largest processes first, their sizes and command lines."""
+    scope = open_scope()
+    with hog(scope, "--mb", "24", "--children", "1") as child, staying(scope):
+        look(scope, 0)
+        pids = scope.pids()
+        pictures = list(scope.inspect(2))
+
+    assert len(pids) == 3
+    assert all(picture.partial for picture in pictures[:-1])
+    last = pictures[-1]
+    assert not last.partial
+    assert len(last.processes) == 2
+    assert {process.pid for process in last.processes} < set(pids)
+    assert child.popen.pid in {process.pid for process in last.processes}
+    assert all(HOG in process.command for process in last.processes)
+    # The child shares what its parent had: RSS would count that twice.
+    total = sum(process.memory_bytes for process in last.processes)
+    assert 48 * MB <= total <= 48 * MB + 2 * TOLERANCE_BYTES
+    if backend.capabilities.metric == "cgroup":
+        assert last.memory_stat is not None
+        assert last.memory_stat.anon is not None
+        assert last.memory_stat.anon >= 48 * MB
+
+
 def test_a_sample_if_changed(open_scope: OpenScope) -> None:
     """Where nothing moved there is no sample; asked for plainly there always is one."""
     scope = open_scope()
@@ -476,6 +501,7 @@ def test_a_vanished_scope(open_scope: OpenScope) -> None:
     with pytest.raises(ScopeVanished):
         scope.freeze(True)
     assert scope.pids() == []
+    assert list(scope.inspect(5))[-1].processes == ()
     assert scope.close()
 
 

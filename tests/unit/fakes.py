@@ -19,6 +19,7 @@ from cgmem.contract import (
     Alert,
     Backend,
     Capabilities,
+    Cause,
     Counters,
     EffectiveLimits,
     Limits,
@@ -26,6 +27,7 @@ from cgmem.contract import (
     Sample,
     Scope,
     ScopeRecord,
+    Snapshot,
     SystemMemory,
     Thresholds,
     Usability,
@@ -96,6 +98,7 @@ class FakeScope:
         self.popen = popen or FakePopen()
         self.living = [self.popen.pid]
         self.current_bytes = MB
+        self.pictures: Sequence[Snapshot] = [Snapshot(partial=False)]
         self.next_counters = Counters(MemoryEvents(0, 0, 0, 0, 0), peak_bytes=MB)
         self.term_obeyed = True
         self.held = Limits(None, 400 * MB)
@@ -131,6 +134,10 @@ class FakeScope:
             return None
         self._last_bytes = self.current_bytes
         return Sample(self._clock(), self.current_bytes, "cgroup", self.next_counters.events)
+
+    def inspect(self, most: int) -> Iterator[Snapshot]:
+        self._called("inspect", most)
+        yield from self.pictures
 
     def counters(self) -> Counters:
         self._called("counters", None)
@@ -247,12 +254,17 @@ class FakeSinks:
     def __init__(self) -> None:
         self.alerts: list[Alert] = []
         self.outcomes: list[Outcome] = []
+        self.aborts: list[Cause] = []
         self.warnings: list[str] = []
         self.errors: dict[str, Exception] = {}
 
     def alert(self, supervision: Supervision, alert: Alert) -> None:
         self.alerts.append(alert)
         self._fail("alert")
+
+    def aborted(self, supervision: Supervision, cause: Cause) -> None:
+        self.aborts.append(cause)
+        self._fail("aborted")
 
     def ended(self, supervision: Supervision, outcome: Outcome) -> None:
         self.outcomes.append(outcome)

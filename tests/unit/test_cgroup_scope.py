@@ -5,13 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cgmem.contract import Counters, Limits, MemoryEvents, Sample, Scope, ScopeRecord
+from cgmem.contract import (
+    Counters,
+    Limits,
+    MemoryEvents,
+    MemoryStat,
+    Sample,
+    Scope,
+    ScopeRecord,
+    Snapshot,
+)
 from cgmem.errors import CgroupError, ScopeVanished
 from cgmem_backends import cgroup_directory, cgroup_scope
 from cgmem_backends import kernel_files as kf
@@ -97,6 +107,20 @@ def test_it_is_a_scope(open_one: Open) -> None:
 
     assert scope.record == RECORD
     assert scope.location == "/job/one"
+
+
+def test_inspect(open_one: Open) -> None:
+    """The breakdown of memory.stat comes first, before any process is looked at; a key that the
+    kernel lacks is None.
+    """
+    one = open_one()
+    one.fake.enter("job/one", os.getpid(), 4194311)
+    first, *rest = one.scope.inspect(5)
+
+    assert first == Snapshot(MemoryStat(anon=8 * MB, file=4 * MB, shmem=MB))
+    assert rest[-1].memory_stat == first.memory_stat
+    if sys.platform == "linux":
+        assert [process.pid for process in rest[-1].processes] == [os.getpid()]
 
 
 def test_set_limits(open_one: Open) -> None:

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.contract import MB, Alert, SystemMemory
+from cgmem.contract import MB, Alert, MemoryStat, ProcessMemory, Snapshot, SystemMemory
 from cgmem.logs.lines import (
     alert_line,
     local_timestamp,
     monitor_line,
+    snapshot_mb,
     stats_line,
     system_memory_mb,
     utc_time,
@@ -174,3 +175,32 @@ def test_timestamps_are_datetimes_own(microseconds: int) -> None:
 
     assert local_timestamp(now) == local
     assert utc_time(now) == f"{utc}Z"
+
+
+def test_a_snapshot_is_bounded() -> None:
+    """Commands of any length and kind make a line of some hundred bytes, without control codes."""
+    process = ProcessMemory(7, ("\x1b[2J", "x" * 100_000, "\udcff\n"), 3 * MB // 2, "pss")
+    shown = snapshot_mb(Snapshot(MemoryStat(anon=MB, kernel=None), (process,) * 5, partial=False))
+
+    assert shown["memory_stat"]["anon_mb"] == 1.0
+    assert shown["memory_stat"]["kernel_mb"] is None
+    assert set(shown["memory_stat"]) == {
+        "anon_mb", "file_mb", "shmem_mb", "kernel_mb", "slab_mb", "sock_mb",
+    }  # fmt: skip
+    assert shown["processes"][0]["memory_mb"] == 1.5
+    assert shown["processes"][0]["command"].startswith("?[2J xxx")
+    assert len(json.dumps(shown)) < 2000
+
+
+def test_an_alert_line_with_its_snapshot() -> None:
+    """The snapshot goes under `cgmem`; an alert without one has no such key."""
+    alert = Alert("CRITICAL", "x", "threshold", 1.0, MB, MB)
+    plain, full = (
+        alert_line(
+            told, now=0.0, subprocess_id="a", system_memory=SystemMemory(MB, MB), backend="b"
+        )
+        for told in (alert, alert._replace(snapshot=Snapshot()))
+    )
+
+    assert "snapshot" not in plain["cgmem"]
+    assert full["cgmem"]["snapshot"] == {"partial": True, "memory_stat": None, "processes": []}

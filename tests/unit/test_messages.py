@@ -49,7 +49,7 @@ def test_largest_names_command_pid_and_amount() -> None:
     """Each process is named with what a person needs to find it."""
     text = messages.largest([(12, "python3 leak.py", 380 * MB), (7, "sh", MB)])
 
-    assert text == "Largest: python3 leak.py[12] 380.0MB, sh[7] 1.0MB."
+    assert text == "Largest when last seen: python3 leak.py[12] 380.0MB, sh[7] 1.0MB."
 
 
 def test_largest_of_nothing_is_empty() -> None:
@@ -64,7 +64,7 @@ def test_a_command_line_cannot_reach_the_terminal_raw(command: str) -> None:
     text = messages.largest([(1, command, 0)])
 
     assert text.isprintable()
-    assert len(text) <= messages.COMMAND_CHARS + len("Largest: [1] 0.0MB.")
+    assert len(text) <= messages.COMMAND_CHARS + len("Largest when last seen: [1] 0.0MB.")
 
 
 def test_release_says_what_decides_now() -> None:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.contract import Metric, Usability
+from cgmem.contract import Metric, Snapshot, Usability
 from cgmem_backends.process_tree import (
     Identity,
     Measurement,
     Process,
     ProcessTable,
     ProcessTree,
-    Snapshot,
+    Scan,
     find_members,
 )
 
 
-def a_process(pid: int, ppid: int = 1, session: int = 1, start: int = 0, **more: bool) -> Process:
+def a_process(pid: int, ppid: int = 1, session: int = 1, start: int = 0, **more: Any) -> Process:
     """A running process; its start time is its pid unless told."""
     return Process(pid, ppid, session, "R", start or pid, rss_bytes=1000, **more)
 
@@ -75,6 +76,10 @@ class FakeHost:
     def measure(self, members: Sequence[Process], detail_above: int | None) -> Measurement:
         """RSS."""
         return Measurement(sum(process.rss_bytes or 0 for process in members), "rss")
+
+    def largest(self, members: Sequence[Process], most: int) -> Iterator[Snapshot]:
+        """Nothing to tell."""
+        return iter(())
 
     def owner(self, pid: int) -> int | None:
         """Root's."""
@@ -217,7 +222,7 @@ def test_a_scan_from_before_the_start_does_not_serve() -> None:
     """A tree whose root has just been added is not answered from an older picture."""
     host = FakeHost(SHELL)
     table = ProcessTable(host, host.clock)
-    table.snapshot()
+    table.scan()
     host.now += 0.001
     host.table[100] = ROOT
     tree = ProcessTree(table, "t")
@@ -246,8 +251,8 @@ links = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, 
 @given(links, st.integers(1, 12), st.sets(st.integers(1, 12)))
 def test_membership_is_closed(processes: list[Process], root: int, led: set[int]) -> None:
     """Whatever the links, loops included: the root is in, and every child of a member."""
-    snapshot = Snapshot(0.0, processes, {})
-    found = find_members(snapshot, [Identity(root, root)], led, None)
+    scan = Scan(0.0, processes, {})
+    found = find_members(scan, [Identity(root, root)], led, None)
 
     if root <= len(processes):
         assert root in found
@@ -261,4 +266,4 @@ def test_membership_is_closed(processes: list[Process], root: int, led: set[int]
 @pytest.mark.parametrize("known", [[], [Identity(9, 9)]])
 def test_nothing_known_means_nobody(known: list[Identity]) -> None:
     """A tree whose processes are all gone does not fall back on anybody."""
-    assert find_members(Snapshot(0.0, [SHELL, ROOT], {}), known, (), None) == {}
+    assert find_members(Scan(0.0, [SHELL, ROOT], {}), known, (), None) == {}

@@ -19,9 +19,11 @@ from cgmem.contract import (
     Limits,
     Metric,
     ObservingBackend,
+    ProcessMemory,
     Sample,
     Scope,
     ScopeRecord,
+    Snapshot,
     Usability,
 )
 from cgmem.errors import CgmemError, CgroupError, ScopeVanished
@@ -433,6 +435,15 @@ class FakeTable:
     def measure(self, members: Sequence[Process], detail_above: int | None) -> Measurement:
         """RSS."""
         return Measurement(sum(process.rss_bytes or 0 for process in members), "rss")
+
+    def largest(self, members: Sequence[Process], most: int) -> Iterator[Snapshot]:
+        """In the order of the table."""
+        yield Snapshot(
+            processes=tuple(
+                ProcessMemory(process.pid, (process.name,), process.rss_bytes or 0, "rss")
+                for process in members[:most]
+            )
+        )
 
     def owner(self, pid: int) -> int | None:
         """This user's unless told."""

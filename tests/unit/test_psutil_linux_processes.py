@@ -12,16 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem_backends.linux_processes import (
-    PAGE_SIZE,
-    LinuxProcesses,
-    Rollup,
-    parse_hidepid,
-    parse_mark,
-    parse_smaps_rollup,
-    parse_stat,
-)
+from cgmem_backends.linux_processes import LinuxProcesses, parse_hidepid, parse_mark
 from cgmem_backends.patient_reader import PatientReader
+from cgmem_backends.proc_files import PAGE_SIZE, Rollup, parse_smaps_rollup, parse_stat
 from cgmem_backends.process_tree import Process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")

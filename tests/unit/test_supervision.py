@@ -12,8 +12,19 @@ from typing import Any
 import pytest
 
 from cgmem import supervision as module
-from cgmem.contract import MB, Counters, Limits, MemoryEvents, Sample
+from cgmem.contract import (
+    MB,
+    Counters,
+    Limits,
+    MemoryEvents,
+    MemoryStat,
+    ProcessMemory,
+    Sample,
+    Scope,
+    Snapshot,
+)
 from cgmem.errors import CgroupError, ScopeVanished
+from cgmem.snapshot import Inspection, Snapshots
 from cgmem.supervision import Supervision
 from cgmem.wakeups import READ
 from tests.unit.fakes import NOBODY, DrivenPoller, FakeClock, FakeScope, FakeSinks, a_plan
@@ -22,19 +33,42 @@ TERM, CONT, KILL = signal.SIGTERM, signal.SIGCONT, signal.SIGKILL
 PATIENCE = 20.0
 
 
+class HeldSnapshots(Snapshots):
+    """Snapshots that arrive when the test says."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda text: None)
+        self.asked: list[tuple[Inspection, Callable[[], None]]] = []
+
+    def take(self, scope: Scope, arrived: Callable[[], None]) -> Inspection:
+        """Note it."""
+        self.asked.append((Inspection(scope, arrived), arrived))
+        return self.asked[-1][0]
+
+    def arrive(self, snapshot: Snapshot) -> None:
+        """The last one is done."""
+        inspection, arrived = self.asked[-1]
+        inspection.so_far, inspection.done = snapshot, True
+        arrived()
+
+
 class Play:
     """One supervised subprocess with everything around it faked."""
 
-    def __init__(self, *, kernel_limits: bool = True, **arguments: object) -> None:
+    def __init__(
+        self, *, kernel_limits: bool = True, snapshots: bool = False, **arguments: object
+    ) -> None:
         self.clock = FakeClock()
         self.scope = FakeScope(self.clock)
         self.sinks = FakeSinks()
         self.poller = DrivenPoller(self.clock)
+        self.snapshots = HeldSnapshots()
         self.supervision = Supervision(
             self.scope,
             a_plan(kernel_limits=kernel_limits, **arguments),
             self.sinks,
             self.poller,
+            snapshots=self.snapshots if snapshots else None,
             clock=self.clock,
         )
 
@@ -877,3 +911,125 @@ def test_what_stays_is_noted(play: Callable[..., Play]) -> None:
     assert [record.concluded for record in kept.scope.asked("rewrite")] == [True]
     assert [record.concluded for record in let_go.scope.asked("rewrite")] == [True]
     assert gone.scope.asked("rewrite") == []
+
+
+# --- snapshots and aborts
+
+LEAK = Snapshot(
+    MemoryStat(anon=300 * MB),
+    (
+        ProcessMemory(7, ("/usr/bin/leak", "--token", "***"), 300 * MB, "pss"),
+        ProcessMemory(8, ("helper",), 40 * MB, "rss"),
+        ProcessMemory(9, ("sh",), MB, "rss"),
+    ),
+    partial=False,
+)
+
+
+def critical(play: Callable[..., Play], **arguments: Any) -> Play:
+    """A subprocess that has passed the critical threshold, its snapshot asked for."""
+    one = play(snapshots=True, **arguments).begin()
+    one.scope.current_bytes = 250 * MB
+    one.advance(2)
+    assert len(one.snapshots.asked) == 1
+    return one
+
+
+def test_a_critical_alert_waits_for_its_snapshot(play: Callable[..., Play]) -> None:
+    """The WARNING goes at once, the CRITICAL one with its snapshot, as soon as that is there."""
+    one = critical(play)
+    assert [alert.level for alert in one.sinks.alerts] == ["WARNING"]
+
+    one.snapshots.arrive(LEAK)
+
+    assert [alert.level for alert in one.sinks.alerts] == ["WARNING", "CRITICAL"]
+    assert [alert.snapshot for alert in one.sinks.alerts] == [None, LEAK]
+
+
+def test_a_late_snapshot_is_not_waited_for(play: Callable[..., Play]) -> None:
+    """After 100 ms the poller hands the alert out with what there is."""
+    one = critical(play)
+    one.advance(0.09)
+    assert len(one.sinks.alerts) == 1
+    one.advance(0.02)
+
+    assert one.sinks.alerts[1].snapshot == Snapshot()
+
+
+def test_the_end_comes_after_the_alert(play: Callable[..., Play]) -> None:
+    """An outcome that comes while an alert waits neither overtakes nor loses it."""
+    one = critical(play)
+    order: list[str] = []
+    one.sinks.alert = lambda supervision, alert: order.append("alert")  # type: ignore[method-assign]  # to see the order
+    one.sinks.ended = lambda supervision, outcome: order.append("ended")  # type: ignore[method-assign]  # as above
+    one.scope.end(0)
+    one.supervision.settle()
+    one.snapshots.arrive(LEAK)
+
+    assert order == ["alert", "ended"]
+
+
+def test_the_outcome_has_the_last_snapshot(play: Callable[..., Play]) -> None:
+    """The outcome shows it, and the message of an end for memory names who was largest."""
+    one = critical(play)
+    one.snapshots.arrive(LEAK)
+    one.supervision.abort("stall")
+    one.advance(2)
+
+    assert one.cause == "stalled"
+    outcome = one.sinks.outcomes[0]
+    assert outcome.snapshot is not None
+    assert outcome.snapshot["at"] == 2.0
+    assert outcome.snapshot["memory_stat"]["anon_mb"] == 300.0
+    assert outcome.snapshot["memory_stat"]["kernel_mb"] is None
+    assert [found["metric"] for found in outcome.snapshot["processes"]] == ["pss", "rss", "rss"]
+    largest = "Largest when last seen: leak --token ***[7] 300.0MB, helper[8] 40.0MB."
+    assert largest in outcome.message
+
+
+def test_without_a_snapshot_the_message_says_nothing(play: Callable[..., Play]) -> None:
+    """Memory that jumps to the limit leaves nobody to name."""
+    one = play(snapshots=True).begin()
+    one.scope.next_counters = Counters(MemoryEvents(0, 9, 1, 1, 0), MemoryEvents(0, 9, 1, 1, 0))
+    one.scope.end(-9)
+    one.advance(2)
+
+    assert one.cause == "hard_limit"
+    assert one.sinks.outcomes[0].snapshot is None
+    assert "Largest" not in one.sinks.outcomes[0].message
+
+
+@pytest.mark.parametrize(
+    ("why", "cause"),
+    [("abort", "aborted"), ("timeout", "timeout"), ("stall", "stalled")],
+)
+def test_an_abort_is_told_once(play: Callable[..., Play], why: Any, cause: str) -> None:
+    """Whatever it is ended for is told once, when it begins, after the alerts before it."""
+    one = play().begin()
+    one.supervision.abort(why)
+    assert one.sinks.aborts == [cause]
+    one.supervision.kill("abort")
+    one.advance(5)
+
+    assert one.sinks.aborts == [cause] == [one.cause]
+
+
+def test_the_kernels_kill_is_an_abort(play: Callable[..., Play]) -> None:
+    """The end at the hard limit is told, also where only the last read shows it."""
+    one = play().begin()
+    one.scope.next_counters = Counters(MemoryEvents(0, 9, 1, 1, 0), MemoryEvents(0, 9, 1, 1, 0))
+    one.scope.end(-9)
+    one.supervision.settle()
+
+    assert one.cause == "hard_limit"
+    assert one.sinks.aborts == ["hard_limit"]
+
+
+def test_an_end_of_its_own_is_no_abort(play: Callable[..., Play]) -> None:
+    """Who exits, or is killed by somebody else, was not aborted."""
+    for status in (0, 3, -9):
+        one = play().begin()
+        one.scope.end(status)
+        one.advance(2)
+
+        assert one.sinks.aborts == []

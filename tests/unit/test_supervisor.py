@@ -19,7 +19,16 @@ import psutil
 import pytest
 
 from cgmem import selector
-from cgmem.contract import BY_RULE, MB, Alert, EffectiveLimits, Leave, Limits, SystemMemory
+from cgmem.contract import (
+    BY_RULE,
+    MB,
+    Alert,
+    Cause,
+    EffectiveLimits,
+    Leave,
+    Limits,
+    SystemMemory,
+)
 from cgmem.errors import (
     CgmemError,
     CgroupError,
@@ -409,14 +418,22 @@ def test_a_raising_warn_hurts_nothing(tmp_path: Path) -> None:
 
 
 def test_hooks(supervisor: Supervisor) -> None:
-    """`on_alert` and `on_end` are called once each; what they raise hurts nobody."""
+    """`on_alert`, `on_abort` and `on_end` are called in this order; what they raise hurts nobody,
+    and is warned of.
+    """
     alerts: list[tuple[str, Alert]] = []
+    order: list[str] = []
     ends: list[Outcome] = []
     ended = threading.Event()
 
     def on_alert(subprocess_id: str, alert: Alert) -> None:
         alerts.append((subprocess_id, alert))
+        order.append("alert")
         raise ValueError("mine")
+
+    def on_abort(subprocess_id: str, cause: Cause) -> None:
+        order.append(f"{subprocess_id} {cause}")
+        raise ValueError("mine too")
 
     def on_end(outcome: Outcome) -> None:
         ends.append(outcome)
@@ -429,7 +446,7 @@ def test_hooks(supervisor: Supervisor) -> None:
         critical="15M",
         max="20M",
         subprocess_id="one",
-        hooks=Hooks(on_alert, on_end),
+        hooks=Hooks(on_alert, on_end, on_abort),
     )
     outcome = process.outcome(PATIENCE)
 
@@ -438,6 +455,40 @@ def test_hooks(supervisor: Supervisor) -> None:
     assert ends == [outcome]
     assert {name for name, _ in alerts} == {"one"}
     assert tuple(alert.message for _, alert in alerts) == outcome.warnings
+    assert order == [*["alert"] * len(alerts), "one hard_limit"]
+
+
+def test_no_secret_reaches_a_log(supervisor: Supervisor, tmp_path: Path) -> None:
+    """A command's secrets are in the caller's outcome, and in no line and no message."""
+    process = start(
+        supervisor,
+        [
+            *(sys.executable, "-c", "import time; x = b'x' * (1 << 26); time.sleep(3600)"),
+            *("--token", "hunter2"),
+        ],
+        warning="10M",
+        critical="15M",
+        max="20M",
+    )
+    outcome = process.outcome(PATIENCE)
+    logged = "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+
+    assert outcome.command[-1] == "hunter2"
+    assert outcome.snapshot is not None
+    assert "--token ***" in outcome.snapshot["processes"][0]["command"]
+    assert f"[{process.pid}]" in outcome.message
+    assert '"snapshot": {"partial": ' in logged
+    assert "hunter2" not in logged + outcome.message + str(outcome.snapshot)
+
+
+def test_no_secret_in_an_id(supervisor: Supervisor) -> None:
+    """The id that a shell's command line gets has the name of what it sets, not the value."""
+    process = supervisor.spawn(
+        "TOKEN=hunter2 true", {"shell": True}, settings=supervisor.settings()
+    )
+
+    assert process.subprocess_id.startswith("TOKEN_")
+    assert process.outcome(PATIENCE).cause == "exited"
 
 
 # --- many, and the end

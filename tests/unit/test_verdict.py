@@ -62,7 +62,7 @@ def test_hard_limit_says_limit_peak_processes_and_next_step() -> None:
     assert found[:3] == ("hard_limit", None, 9)
     assert found.message == (
         "hard limit: memory.max 400M reached (peak 400.0 MB); the kernel killed everything in it."
-        " Largest: leak.py[12] 390.0MB."
+        " Largest when last seen: leak.py[12] 390.0MB."
         " Raise --max (say 800M) or make it use less memory."
     )
 

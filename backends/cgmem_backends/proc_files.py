@@ -1,0 +1,59 @@
+"""Parsers for the /proc/PID files that tell of a process's memory. Source: proc(5).
+
+Documentation/filesystems/proc.rst for smaps_rollup.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from cgmem_backends.process_tree import Process
+
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Rollup(NamedTuple):
+    """smaps_rollup (since 4.14): shared pages divided by the number of their users."""
+
+    pss_bytes: int
+    swap_pss_bytes: int
+
+
+def parse_stat(content: bytes) -> Process | None:
+    """Parse /proc/PID/stat; None when it is not one. The command name may hold `) R 1`."""
+    pid, _, rest = content.partition(b" (")
+    name, _, rest = rest.rpartition(b")")
+    fields = rest.split()
+    # One more than is used, so that the last number is not a torn one.
+    if len(fields) <= 22:
+        return None
+    try:
+        state = fields[0].decode("ascii")
+        threads, rss_pages = int(fields[17]), int(fields[21])
+        return Process(
+            pid=int(pid),
+            ppid=int(fields[1]),
+            session=int(fields[3]),
+            state=state,
+            start=int(fields[19]),
+            rss_bytes=max(0, rss_pages) * PAGE_SIZE,
+            # A leader that called pthread_exit is a Z whose other threads run on.
+            ended=state in ("Z", "X", "x") and threads <= 1,
+            name=os.fsdecode(name),
+        )
+    except ValueError:
+        return None
+
+
+def parse_smaps_rollup(content: bytes) -> Rollup | None:
+    """Parse the sums of /proc/PID/smaps_rollup; None when `Pss` is not there."""
+    sums: dict[bytes, int] = {}
+    for line in content.splitlines():
+        key, colon, value = line.partition(b":")
+        words = value.split()
+        if colon and len(words) == 2 and words[1] == b"kB" and words[0].isdigit():
+            sums[key] = int(words[0]) * 1024
+    if b"Pss" not in sums:
+        return None
+    return Rollup(sums[b"Pss"], sums.get(b"SwapPss", 0))

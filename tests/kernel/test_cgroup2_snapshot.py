@@ -1,0 +1,126 @@
+"""What filled the memory: read from stalled groups without holding up the poller."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import cgmem
+from cgmem.contract import Alert
+from tests.kernel import real_cgroups as real
+
+TICK = 0.5
+BUDGET = {"warning": "16M", "critical": "32M", "max": "64M"}
+
+THREADED = """
+import mmap, threading
+held = []
+def leak():
+    while True:
+        held.append(mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        held[-1][::4096] = b"x" * 256
+for _ in range(4):
+    threading.Thread(target=leak).start()
+"""
+"""Four threads that map and touch: one that waits for mmap's write lock, behind a throttled fault,
+holds up whoever reads smaps_rollup."""
+
+
+class Watcher:
+    """Looks at the clock at each of its ticks."""
+
+    def __init__(self) -> None:
+        self.ticks: list[float] = []
+
+    def tick(self, now: float) -> None:
+        """A tick has come."""
+        self.ticks.append(time.monotonic())
+
+    def woken(self, now: float) -> None:
+        """Never."""
+
+    @property
+    def latest(self) -> float:
+        """The longest time between two ticks, less the tick: seconds."""
+        gaps = [after - before for before, after in zip(self.ticks, self.ticks[1:], strict=False)]
+        return max(gaps) - TICK
+
+
+@pytest.fixture(autouse=True)
+def _kernel() -> None:
+    real.need_cgroup2()
+
+
+def test_stalled_leakers_hold_up_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four stalled multi-threaded leakers: snapshots come or are partial, and the ticks go on."""
+    alerts: dict[str, list[Alert]] = {}
+    watcher = Watcher()
+    with real.supervising(tmp_path, tick=TICK, on_stall="hold", stall_after=2, **BUDGET) as boss:
+        boss.poller().add(watcher, ())
+        processes = [
+            cgmem.spawn(
+                real.python(THREADED, "--token=hunter2"),
+                supervisor=boss,
+                on_alert=lambda name, alert: alerts.setdefault(name, []).append(alert),
+            )
+            for _ in range(4)
+        ]
+
+        def all_stalled() -> bool:
+            return len(alerts) == 4 and all(
+                any(alert.kind == "stall" for alert in told) for told in list(alerts.values())
+            )
+
+        assert real.until(all_stalled)
+        boss.poller().remove(watcher)
+        for process in processes:
+            process.abort(0)
+        outcomes = [process.outcome(real.PATIENCE) for process in processes]
+
+    snapshots = [
+        alert.snapshot for told in alerts.values() for alert in told if alert.level == "CRITICAL"
+    ]
+    partial = sum(snapshot is None or snapshot.partial for snapshot in snapshots)
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{len(watcher.ticks)} ticks, the latest {watcher.latest * 1000:.0f} ms late;"
+            f" {len(snapshots)} snapshots, {partial} partial\n"
+        )
+    assert None not in snapshots
+    assert watcher.latest < 5
+    log = (tmp_path / "logs" / "memory-alerts.log").read_text()
+    assert "hunter2" not in log
+    assert [json.loads(line)["level"] for line in log.splitlines()].count("CRITICAL") == len(
+        snapshots
+    )
+    for process, outcome in zip(processes, outcomes, strict=True):
+        assert outcome.snapshot is not None
+        assert outcome.snapshot["memory_stat"]["anon_mb"] > 1
+        assert [found["pid"] for found in outcome.snapshot["processes"]] == [process.pid]
+        assert "Largest when last seen: " in outcome.message
+        assert "hunter2" not in outcome.message
+
+
+def test_the_kernels_kill_names_the_largest(tmp_path: Path) -> None:
+    """The hard limit's message has who was largest at critical: at the kill all are dead."""
+    code = f"""
+import os, time
+if os.fork() == 0:
+    time.sleep(600)
+time.sleep(0.5)
+{real.LEAK}
+"""
+    with real.supervising(tmp_path, tick=TICK, stall_after=2, **BUDGET) as boss:
+        process = cgmem.spawn(real.python(code, 800, "--password", "hunter2"), supervisor=boss)
+        outcome = process.outcome(real.PATIENCE)
+
+    assert outcome.cause == "hard_limit"
+    assert outcome.snapshot is not None
+    largest = outcome.snapshot["processes"][0]
+    assert largest["pid"] == process.pid
+    assert f"[{process.pid}] {largest['memory_mb']}MB" in outcome.message
+    assert "hunter2" not in (tmp_path / "logs" / "subprocess-stats.jsonl").read_text()
