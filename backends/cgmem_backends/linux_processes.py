@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cgmem.contract import Metric, Snapshot, Usability
-from cgmem_backends.largest_processes import LargestProcesses
 from cgmem_backends.patient_reader import PatientReader
 from cgmem_backends.proc_files import Rollup, parse_smaps_rollup, parse_stat
 from cgmem_backends.process_tree import (
@@ -56,7 +55,6 @@ class LinuxProcesses:
         self._proc = str(proc)
         self._root = proc
         self._reader = reader or PatientReader()
-        self._largest = LargestProcesses(self._proc)
 
     def usability(self) -> Usability:
         """/proc must show this process; a hidepid mount is named."""
@@ -188,7 +186,10 @@ class LinuxProcesses:
 
     def largest(self, members: Sequence[Process], most: int) -> Iterator[Snapshot]:
         """By PSS, as far as it can be read."""
-        return self._largest.among(members, most)
+        # Most subprocesses never get so far.
+        from cgmem_backends.largest_processes import LargestProcesses
+
+        return LargestProcesses(self._proc).among(members, most)
 
     def swap_unbounded(self) -> bool:
         """RSS and PSS leave swapped pages out: true as soon as there is swap."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -214,3 +217,30 @@ def test_a_stuck_read_blocks_no_caller(told: list[str]) -> None:
     scope.release.set()
     assert until(lambda: stuck.done and waiting[0].done)
     assert until(lambda: workers() == 0)
+
+
+STUCK_AT_EXIT = """
+import threading, time
+from cgmem.snapshot import Snapshots
+class Stuck:
+    def inspect(self, most):
+        begun.set()
+        time.sleep(3600)
+        yield
+begun = threading.Event()
+Snapshots(print).take(Stuck(), lambda: None)
+assert begun.wait(20)
+"""
+
+
+def test_a_stuck_read_does_not_hold_up_the_exit() -> None:
+    """A host program ends while a snapshot hangs, with nothing said."""
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK_AT_EXIT],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[1:])},
+        capture_output=True,
+        timeout=3 * PATIENCE,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
