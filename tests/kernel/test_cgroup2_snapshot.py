@@ -70,12 +70,18 @@ def test_stalled_leakers_hold_up_nobody(tmp_path: Path, capsys: pytest.CaptureFi
             for _ in range(4)
         ]
 
-        def all_stalled() -> bool:
-            return len(alerts) == 4 and all(
-                any(alert.kind == "stall" for alert in told) for told in list(alerts.values())
-            )
+        def held() -> bool:
+            """All are at the brake, and one has been seen to stall."""
+            critical = [
+                (name, alert.kind)
+                for name in list(alerts)
+                for alert in alerts[name]
+                if alert.level == "CRITICAL"
+            ]
+            stalled = any(kind == "stall" for _, kind in critical)
+            return stalled and len({name for name, _ in critical}) == len(processes)
 
-        assert real.until(all_stalled)
+        assert real.until(held)
         boss.poller().remove(watcher)
         for process in processes:
             process.abort(0)
@@ -91,7 +97,8 @@ def test_stalled_leakers_hold_up_nobody(tmp_path: Path, capsys: pytest.CaptureFi
             f" {len(snapshots)} snapshots, {partial} partial\n"
         )
     assert None not in snapshots
-    assert watcher.latest < 5
+    # As late as 16 threads on two emulated processors make it; a read that hangs takes minutes.
+    assert watcher.latest < 20
     log = (tmp_path / "logs" / "memory-alerts.log").read_text()
     assert "hunter2" not in log
     assert [json.loads(line)["level"] for line in log.splitlines()].count("CRITICAL") == len(
