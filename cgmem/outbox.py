@@ -26,10 +26,7 @@ class Taken(NamedTuple):
 class Outbox:
     """Not thread-safe: the supervision's lock is around every call."""
 
-    def __init__(
-        self, inspect: Callable[[], Inspection | None], clock: Callable[[], float]
-    ) -> None:
-        self._inspect = inspect
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._waiting: deque[tuple[Send, bool]] = deque()
         self._inspection: Inspection | None = None
@@ -47,14 +44,17 @@ class Outbox:
         self._keep()
         return self._last
 
-    def add(self, send: Send, *, inspect: bool = False) -> None:
-        """Hand out `send`, after what waits; with `inspect` after a snapshot, which it gets."""
-        if inspect and (self._inspection is None or self._inspection.done):
+    def add(self, send: Send, inspect: Callable[[], Inspection | None] | None = None) -> None:
+        """Hand out `send`, after what waits; with `inspect` after a snapshot, which it gets.
+
+        `inspect()` begins one, and is called if none is on its way.
+        """
+        if inspect is not None and (self._inspection is None or self._inspection.done):
             self._keep()
             self._asked_at = self._clock()
-            self._inspection = self._inspect()
-        self._waiting.append((send, inspect))
-        if len(self._waiting) > 1 or inspect:
+            self._inspection = inspect()
+        self._waiting.append((send, inspect is not None))
+        if len(self._waiting) > 1 or inspect is not None:
             self.hand_out(self._clock())
         else:
             self.hand_out_all()

@@ -23,6 +23,10 @@ TIME_LIMIT = 0.1
 """Seconds after which a snapshot is given up, and an alert no longer waits for it."""
 
 
+def _nobody() -> None:
+    """Whoever waited has been told, and is not kept alive."""
+
+
 class Inspection:
     """One snapshot on its way. The worker writes it, any thread may read it."""
 
@@ -46,9 +50,10 @@ class Inspection:
 
     def finish(self) -> None:
         """Say that there is no more to come."""
+        arrived, self._arrived = self._arrived, _nobody
         self._steps = None
         self.done = True
-        self._arrived()
+        arrived()
 
 
 def _masked(snapshot: Snapshot) -> Snapshot:

@@ -99,7 +99,7 @@ class Supervision:
         self._poller = poller
         self._clock = clock
         self._snapshots = snapshots
-        self._outbox = Outbox(self._begin_snapshot, clock)
+        self._outbox = Outbox(clock)
         self._abort_told = False
         self._lock = threading.RLock()
         self._awaits_empty = False
@@ -387,9 +387,10 @@ class Supervision:
                     "action": actions[0] if actions else "hold",
                 }
             )
-        kernel_limits = self.plan.policy.kernel_limits
-        worth = worth_a_snapshot(alert, kernel_limits)
-        self._outbox.add(lambda snapshot: self._send(alert, snapshot), inspect=worth)
+        worth = worth_a_snapshot(alert, self.plan.policy.kernel_limits)
+        self._outbox.add(
+            lambda snapshot: self._send(alert, snapshot), self._begin_snapshot if worth else None
+        )
         self._reschedule()
 
     def _send(self, alert: Alert, snapshot: Snapshot | None) -> None:

@@ -22,7 +22,7 @@ class Office:
         self.clock = FakeClock()
         self.asked: list[Inspection] = []
         self.out: list[tuple[Any, Snapshot | None]] = []
-        self.box = Outbox(self._inspect, self.clock)
+        self.box = Outbox(self.clock)
 
     def _inspect(self) -> Inspection:
         self.asked.append(Inspection(FakeScope(self.clock), lambda: None))
@@ -30,7 +30,9 @@ class Office:
 
     def add(self, name: object, *, inspect: bool = False) -> None:
         """Give something to be sent."""
-        self.box.add(lambda snapshot: self.out.append((name, snapshot)), inspect=inspect)
+        self.box.add(
+            lambda snapshot: self.out.append((name, snapshot)), self._inspect if inspect else None
+        )
 
     def arrive(self, snapshot: Snapshot = LEAK) -> None:
         """The last snapshot that was asked for is there."""
@@ -109,8 +111,8 @@ def test_the_dead_show_nothing() -> None:
 def test_without_a_worker() -> None:
     """Where nothing can be inspected, alerts go at once."""
     out: list[Snapshot | None] = []
-    box = Outbox(lambda: None, FakeClock())
-    box.add(out.append, inspect=True)
+    box = Outbox(FakeClock())
+    box.add(out.append, lambda: None)
 
     assert out == [None]
     assert box.last is None
