@@ -35,6 +35,8 @@ elif grep -qsx '# cgmem' "$pip_conf"; then
 fi
 
 owner=$(stat --format=%U "$tree")
+# As the test guests' user: its manager outlives a logout, and what cgmem runs there does.
+loginctl enable-linger "$owner"
 echo "provision: installing cgmem and its tools for $owner"
 runuser --login "$owner" --command "make -s -C '$tree' .venv/.dev"
 ln -sf "$tree/.venv/bin/cgmem" /usr/local/bin/cgmem

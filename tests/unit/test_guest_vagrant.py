@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import struct
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -90,6 +94,35 @@ def test_a_box_has_systemd() -> None:
     assert parse(["cycle", "--guest", "debian12"]).guest == "debian12"
     with pytest.raises(SystemExit):
         parse(["box", "--guest", "plain"])
+
+
+def test_a_stopped_test_cleans_up(tmp_path: Path) -> None:
+    """Stopped in the middle, what was started gets SIGTERM, all of it, and is waited for."""
+    cleaned, ready = tmp_path / "cleaned", tmp_path / "ready"
+    inner = f"trap 'touch {cleaned}; exit' TERM; touch {ready}; while :; do sleep 0.1; done"
+    # As unshare, which takes no SIGTERM and ends with its child.
+    outer = ["sh", "-c", 'trap : TERM; sh -c "$1" & until wait $!; do :; done', "sh", inner]
+    stopper = threading.Thread(target=_stop_when, args=(ready,))
+    before = signal.signal(signal.SIGTERM, _stopped)
+    stopper.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            vagrant.call(outer, os.environ)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        stopper.join()
+
+    assert cleaned.exists()
+
+
+def _stop_when(ready: Path) -> None:
+    while not ready.exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _stopped(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -86,7 +87,7 @@ def run_cycle(guest: Guest, tree: Path) -> int:
         command = ["sh", str(tree / "vagrant/with-libvirt.sh"), str(folder / "libvirt"), *command]
     say(f"Vagrant with {guest.name} ({accelerator})")
     try:
-        status = _call(command, environment(stock, accelerator, folder, os.environ))
+        status = call(command, environment(stock, accelerator, folder, os.environ))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return status
@@ -108,13 +109,15 @@ def environment(
     }
 
 
-def _call(command: list[str], env: dict[str, str]) -> int:
-    """Run `command`; when we are stopped, let it clean up before that goes on."""
-    with subprocess.Popen(command, env=env) as process:
+def call(command: list[str], env: Mapping[str, str]) -> int:
+    """Run `command`; when we are stopped, have it clean up and end first."""
+    with subprocess.Popen(command, env=env, start_new_session=True) as process:
         try:
             return process.wait()
         except BaseException:
-            process.terminate()
+            # All of it: unshare, which waits for the rest, takes no SIGTERM.
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
             raise
 
 
