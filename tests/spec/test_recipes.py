@@ -55,15 +55,15 @@ def run(script: Fenced, project: Path) -> str:
     """Run a block of sh; `python3` and `cgmem` are those of this interpreter."""
     commands = project / ".bin"
     commands.mkdir(exist_ok=True)
+    env = environment(project)
     stubs = {
         "python3": f'exec "{sys.executable}" "$@"',
         "cgmem": f'exec "{sys.executable}" -m cgmem "$@"',
         "claude": 'echo "claude $1 $2"',
     }
     for name, line in stubs.items():
-        (commands / name).write_text(f"#!/bin/sh\n{line}\n")
+        (commands / name).write_text(f"#!/bin/sh\nexport PYTHONPATH={env['PYTHONPATH']}\n{line}\n")
         (commands / name).chmod(0o755)
-    env = environment(project)
     env["PATH"] = f"{commands}:{env['PATH']}"
     done = subprocess.run(
         ["sh", "-eu", "-c", script.text], cwd=project, env=env, stdin=subprocess.DEVNULL,
