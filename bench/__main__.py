@@ -1,6 +1,6 @@
 """Measure, print the tables, and write them as JSON and Markdown.
 
-Usage: python3 -m bench [--rounds N] [QUESTION...]   (none: all)
+Usage: python3 -m bench [--rounds N] [QUESTION ...]   (--help lists them)
 Results go to $CGMEM_GUEST_RESULTS (set in a guest), else to bench/results.
 """
 

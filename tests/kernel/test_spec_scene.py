@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.kernel.real_cgroups import need_cgroup2
 from tests.spec.project import EXAMPLES, lines, logs_of_a_scene, shape
 
 
+@pytest.mark.long
 def test_the_logs_of_a_project_at_work(tmp_path: Path) -> None:
     """The helper's agents are in cgroups of their own; the logs have the spec's form."""
     need_cgroup2()

@@ -15,6 +15,8 @@ from cgmem import selector
 from tests.spec.markdown import ROOT, Fenced, fenced_blocks
 from tests.spec.project import PATIENCE, environment
 
+pytestmark = pytest.mark.timeout(300)
+
 RECIPES = dict(
     re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", (ROOT / "docs/recipes.md").read_text(), re.M | re.S)
 )

@@ -16,6 +16,8 @@ from tests.spec.blocks import BLOCKS, Block, Run
 from tests.spec.markdown import SPEC, Fenced
 from tests.spec.project import FENCED, LISTED, execute, make_project
 
+pytestmark = pytest.mark.timeout(300)
+
 SHELL = """
 set -eu
 python() { "$PYTHON" -m cgmem.claude_pm "$@"; }

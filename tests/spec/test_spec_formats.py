@@ -19,6 +19,8 @@ from tests.spec.markdown import ROOT, SPEC, fenced_blocks
 from tests.spec.project import EXAMPLES, LISTED, lines, logs_of_a_scene, shape
 from tests.unit.fakes import DrivenPoller, FakeClock, FakeScope, FakeSinks, a_plan
 
+pytestmark = pytest.mark.timeout(300)
+
 GB = 1024 * MB
 
 
