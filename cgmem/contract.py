@@ -253,8 +253,20 @@ class Scope(Protocol):
     def limits(self) -> Limits:
         """Read the budget that the scope has now."""
 
+    def held(self) -> EffectiveLimits:
+        """Read what the kernel holds now, whoever set it, also above the scope."""
+
+    def reclaim(self, size: int) -> None:
+        """Have the kernel take back up to `size` bytes from the scope; less is no error."""
+
     def rewrite(self, record: ScopeRecord) -> None:
-        """Write down another record, so that later processes know."""
+        """Write down another record, so that later processes and its supervisor know.
+
+        See `Backend.rung`.
+        """
+
+    def written(self) -> ScopeRecord | None:
+        """Read the record as it is written down now; None where it can't be read. Never raises."""
 
     def freeze(self, frozen: bool) -> None:
         """Stop every process of the scope (True), or let them run again (False)."""
@@ -300,6 +312,9 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give up what was made ready. Open scopes are their owners'. Never raises."""
+
+    def rung(self) -> bool:
+        """Whether a record may have been rewritten since this was last asked. Never raises."""
 
     def list_scopes(self) -> list[Scope]:
         """Every live scope of this user (root: of everybody), whichever process opened it."""

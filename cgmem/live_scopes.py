@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 from cgmem import judge, selector
-from cgmem.contract import Backend, Level, Sample, Scope, ScopeRecord, Thresholds
+from cgmem.contract import Backend, EffectiveLimits, Level, Sample, Scope, ScopeRecord, Thresholds
 from cgmem.errors import CgmemError
 from cgmem.sizes import mb
 
@@ -26,6 +26,10 @@ class LiveScope(NamedTuple):
     pids: tuple[int, ...]
     supervised: bool
     """The process that started it still lives."""
+    peak_bytes: int | None
+    """memory.peak, page cache included; None where nobody keeps it."""
+    held: EffectiveLimits
+    """What the kernel holds now."""
 
     @property
     def thresholds(self) -> Thresholds:
@@ -38,6 +42,12 @@ class LiveScope(NamedTuple):
         """The judged bytes as a share of the hard limit; None without one."""
         limit = self.record.max_bytes
         return round(100 * self.judged_bytes / limit, 1) if limit else None
+
+    @property
+    def full_percent(self) -> float | None:
+        """Share of its life in which every process waited for memory (PSI full)."""
+        full = self.sample.full_seconds
+        return None if full is None else min(100.0, 100 * full / max(self.age_seconds, 0.1))
 
     @property
     def age_seconds(self) -> float:
@@ -54,6 +64,7 @@ class LiveScope(NamedTuple):
             "level": self.level,
             "memory_mb": mb(self.judged_bytes),
             "current_mb": mb(self.sample.current_bytes),
+            "peak_mb": None if self.peak_bytes is None else mb(self.peak_bytes),
             "metric": self.sample.metric,
             "percent": self.percent,
             "limits": limits._asdict(),
@@ -73,7 +84,8 @@ def live_scopes() -> list[LiveScope]:
     return sorted(_look_at_all(), key=lambda live: live.record.started_at)
 
 
-def _look_at_all() -> Iterator[LiveScope]:
+def each_scope() -> Generator[tuple[Backend, Scope], None, None]:
+    """Every scope that is there, with its backend; each is detached when the next is asked for."""
     for name in selector.NAMES:
         try:
             backend = selector.load(name)
@@ -82,20 +94,33 @@ def _look_at_all() -> Iterator[LiveScope]:
             if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
                 raise  # a short list would pass for the whole one
             continue  # a mechanism that can't work on this host has no scopes
-        for scope in scopes:
-            try:
-                live = _look(backend, scope)
-            except (CgmemError, OSError) as error:
-                if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-                    raise
-                continue  # it ended meanwhile
-            finally:
+        waiting = list(scopes)
+        try:
+            while waiting:
+                yield backend, waiting[0]
+                waiting.pop(0).detach()
+        finally:
+            for scope in waiting:
                 scope.detach()
-            if live is not None:
-                yield live
 
 
-def _look(backend: Backend, scope: Scope) -> LiveScope | None:
+def _look_at_all() -> Iterator[LiveScope]:
+    for backend, scope in each_scope():
+        try:
+            live = look(backend, scope)
+        except (CgmemError, OSError) as error:
+            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                raise
+            continue  # it ended meanwhile
+        if live is not None:
+            yield live
+
+
+def look(backend: Backend, scope: Scope) -> LiveScope | None:
+    """Look at one scope; None when no process is in it any more.
+
+    Raises what `Scope.sample` does.
+    """
     # Below 0 bytes is no sample: every detail is read.
     sample = scope.sample(-1)
     pids = tuple(scope.pids())
@@ -117,4 +142,6 @@ def _look(backend: Backend, scope: Scope) -> LiveScope | None:
         sample=sample,
         pids=pids,
         supervised=selector.is_supervised(record),
+        peak_bytes=scope.counters().peak_bytes if kernel_limits else None,
+        held=scope.held(),
     )

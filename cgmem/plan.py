@@ -29,6 +29,17 @@ class Plan(NamedTuple):
         """The same, once memory.high was set to this."""
         return self._replace(policy=self.policy._replace(high_bytes=high_bytes))
 
+    def with_thresholds(self, warning: int, critical: int, maximum: int | None) -> Plan:
+        """The same under another budget, still to be set (`Supervision.set_limits`)."""
+        settings = self.settings._replace(
+            warning_bytes=warning, critical_bytes=critical, max_bytes=maximum
+        )
+        limits = limits_of(settings)
+        if self.limits.high_bytes is None:  # observed, or adopted without a brake
+            limits = limits._replace(high_bytes=None)
+        thresholds = Thresholds(warning, critical, maximum)
+        return self._replace(settings=settings, thresholds=thresholds, limits=limits)
+
 
 def limits_of(settings: Settings) -> Limits:
     """What the kernel is asked to hold."""

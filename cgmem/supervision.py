@@ -37,7 +37,7 @@ from cgmem.plan import Plan
 from cgmem.poller import Poller
 from cgmem.snapshot import Inspection, Snapshots
 from cgmem.verdict import CAUSE_OF, WhatWeDid
-from cgmem.watch import Watch
+from cgmem.watch import Found, Watch
 
 _RETRY_SECONDS = 0.02
 """How soon to look again whether the last process has gone, where no descriptor tells."""
@@ -243,11 +243,29 @@ class Supervision:
     def set_limits(self, limits: Limits) -> EffectiveLimits:
         """Set another budget on the running subprocess; returns what the kernel then holds."""
         with self._lock:
-            effective = self.scope.set_limits(limits)
-            self.plan = self.plan._replace(limits=limits, effective=effective)
-            if self.plan.policy.kernel_limits:
-                self.plan = self.plan.with_brake_at(limits.high_bytes)
-            return effective
+            return self._set_limits(limits)
+
+    def _set_limits(self, limits: Limits) -> EffectiveLimits:
+        effective = self.scope.set_limits(limits)
+        self.plan = self.plan._replace(limits=limits, effective=effective)
+        if self.plan.policy.kernel_limits:
+            self.plan = self.plan.with_brake_at(limits.high_bytes)
+        return effective
+
+    def take_rewritten(self) -> bool:
+        """Take over the budget that somebody else wrote down (`cgmem set`); True if it is new."""
+        with self._lock:
+            written = None if self.outcome is not None else self.scope.written()
+            if written is None or written.warning_bytes is None or written.critical_bytes is None:
+                return False
+            plan = self.plan.with_thresholds(
+                written.warning_bytes, written.critical_bytes, written.max_bytes
+            )
+            if plan.thresholds == self.plan.thresholds:
+                return False
+            self.plan = plan
+            self._try(lambda: self._set_limits(self.plan.limits))
+            return True
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
@@ -343,7 +361,7 @@ class Supervision:
     def _look(self, *, if_changed: bool) -> None:
         self._look_at = None
         try:
-            found = self.watch.look(self.plan, if_changed=if_changed, alive=self._alive())
+            found = self._found(if_changed)
         except ScopeVanished:
             return  # a normal end: settling finds it
         except (CgmemError, OSError) as error:
@@ -362,6 +380,15 @@ class Supervision:
             self._act(action)
         if self.level == "ABORTED":
             self._tell_abort()
+
+    def _found(self, if_changed: bool) -> Found:
+        """Look and judge. Nothing is told or done on a budget that is no longer the one."""
+        history = self.watch.history
+        found = self.watch.look(self.plan, if_changed=if_changed, alive=self._alive())
+        if (found.alerts or found.actions) and self.take_rewritten():
+            self.watch.history = history
+            found = self.watch.look(self.plan, if_changed=False, alive=self._alive())
+        return found
 
     def _rest(self) -> None:
         """Quiet, alive, and its end will wake the poller: an unchanged scope needs no look."""
@@ -452,7 +479,7 @@ class Supervision:
         self._outbox.hand_out(now)
         self._reschedule()
 
-    def _try(self, step: Callable[[], None]) -> None:
+    def _try(self, step: Callable[[], object]) -> None:
         """One step that the others don't depend on."""
         try:
             step()

@@ -54,6 +54,10 @@ from cgmem.unsupervised import Unsupervised
 MEMORY_FRESH_SECONDS = 0.5
 """How old the machine's numbers may be: hundreds of subprocesses can start in a second."""
 
+REWRITTEN_SECONDS = 5.0
+"""How often to ask whether records were rewritten. Nothing is told or done without asking, so
+only a lowered threshold can wait that long."""
+
 OnAlert = Callable[[str, Alert], Any]
 """Called with the subprocess id and the alert."""
 
@@ -116,6 +120,7 @@ class Supervisor:
         self._adopted_from: list[Backend] = []
         self._swept = False
         self._sweeper: Sweeper | None = None
+        self._rewritten_at = 0.0
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what was supervised is the parent process's, and so are the threads."""
@@ -530,6 +535,17 @@ class Supervisor:
         if not self._swept and self._choices:
             self._sweeper = self._sweeper or self._begin_sweeping()
             self._swept = not self._sweeper.step()
+        if now >= self._rewritten_at:
+            self._rewritten_at = now + REWRITTEN_SECONDS
+            self._take_rewritten()
+
+    def _take_rewritten(self) -> None:
+        """Take over budgets that somebody else has written down."""
+        rung = [choice.backend.rung() for choice in tuple(self._choices.values())]
+        if any(rung):
+            for supervision in self.live():
+                if supervision.take_rewritten():
+                    supervision.check()
 
     def _begin_sweeping(self) -> Sweeper:
         """Begin to remove what earlier supervisors left beside our scopes."""

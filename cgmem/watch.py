@@ -33,10 +33,11 @@ class Watch:
         self.last_sample: Sample | None = None
         self.quiet = True
         """An unchanged scope needs no judging."""
+        self.history = judge.History.start(baseline)
+        """What the judge carries from one sample to the next."""
         self._scope = scope
         self._clock = clock
         self._began = clock()
-        self._history = judge.History.start(baseline)
         self._last_look: Look | None = None
         self._bound_of: Plan | None = None
         self._bound: int | None = None
@@ -76,9 +77,9 @@ class Watch:
     def _judge(self, plan: Plan, sample: Sample, began: float, *, alive: bool) -> Found:
         policy = plan.policy
         judgement = judge.judge(
-            plan.thresholds, policy, self._history, sample, own_oom=self._own_oom(sample)
+            plan.thresholds, policy, self.history, sample, own_oom=self._own_oom(sample)
         )
-        self._history, self.level = judgement.history, judgement.level
+        self.history, self.level = judgement.history, judgement.level
         # While a brake is released, time below the thresholds must be seen to pass.
         self.quiet = self.level == "OK" and policy.high_bytes == plan.planned_high_bytes
         judged = judge.judged_bytes(sample, policy.accounting)
@@ -101,7 +102,7 @@ class Watch:
     def _own_oom(self, sample: Sample) -> bool | None:
         """Whether a kill just seen was at this scope's own limit, not at that of a nested one."""
         killed = sample.events.oom_kill if sample.events else None
-        if not killed or killed == self._history.events.oom_kill:
+        if not killed or killed == self.history.events.oom_kill:
             return None
         try:
             local = self._scope.counters().local_events

@@ -32,7 +32,7 @@ from cgmem_backends.ancestry import Ancestry
 from cgmem_backends.cgroup_scope import CgroupScope
 from cgmem_backends.guard import Guard
 from cgmem_backends.hierarchy import Hierarchy, find_hierarchy
-from cgmem_backends.linux_calls import set_xattr
+from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.placement import Placement
 from cgmem_backends.remains import NOBODY, Found, claim, left_behind, recorded
 from cgmem_backends.spare import Spare
@@ -90,6 +90,7 @@ class Cgroup2Backend:
         self._claimed: _Claimed | None = None
         self._spare = Spare()
         self._source = source or subtree.OwnCgroup(self._host)
+        self._bell: bytes | None = None
 
     @property
     def warn(self) -> Callable[[str], None]:
@@ -210,6 +211,13 @@ class Cgroup2Backend:
             except CgroupError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     raise  # a short list would pass for the whole one
+
+    def rung(self) -> bool:
+        """One getxattr, however many scopes there are."""
+        if self._claimed is None:
+            return False
+        before, self._bell = self._bell, get_xattr(self._claimed.base, subtree.BELL_XATTR)
+        return self._bell != before
 
     def placement(self) -> tuple[str, str]:
         """How children are put inside, and why so."""

@@ -26,13 +26,12 @@ from cgmem.contract import (
     Snapshot,
 )
 from cgmem.errors import CgmemError, CgroupError, ScopeVanished
+from cgmem_backends import cgroup_budget, scope_record, subtree
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
-from cgmem_backends import scope_record
 from cgmem_backends.ancestry import Ancestry
-from cgmem_backends.linux_calls import set_xattr
+from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.placement import Placement
-from cgmem_backends.subtree import RECORD_XATTR
 
 _POLLPRI = getattr(select, "POLLPRI", 0x2)
 _SMALL = 512
@@ -162,23 +161,35 @@ class CgroupScope:
         )
 
     def set_limits(self, limits: Limits) -> EffectiveLimits:
-        """Write the budget and read it back. memory.high goes first: it is the gentler one."""
+        """Write the budget and read it back."""
         if limits.high_bytes is not None:
             self.on_brake()
-        high = cg.write_limit(self.directory, kf.MEMORY_HIGH, limits.high_bytes)
-        hard = cg.write_limit(self.directory, kf.MEMORY_MAX, limits.max_bytes)
-        swap, swap_counted = self._set_swap(limits.swap_max_bytes)
-        self._set_oom_group(limits.oom_group)
-        self._held = EffectiveLimits(
-            high,
-            hard,
-            swap,
-            hard,
-            None if hard is None else self.location,
-            enforced=hard is not None and hard <= (limits.max_bytes or hard),
-            soft=not swap_counted and _host_has_swap(),
-        )
+        self._held = cgroup_budget.write(self.directory, limits, self.location)
         return self._with_ancestors(self._held)
+
+    def held(self) -> EffectiveLimits:
+        """Read the budget back as it is now, whoever set it."""
+        self._read_events()
+        return self._with_ancestors(cgroup_budget.read(self.directory, self.location))
+
+    def reclaim(self, size: int) -> None:
+        """memory.reclaim (since 5.19): EAGAIN, when less could be taken back, is no error."""
+        try:
+            cg.write_file(self.directory, kf.MEMORY_RECLAIM, b"%d" % size)
+        except CgroupError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+
+    def rewrite(self, record: ScopeRecord) -> None:
+        """Write the xattr anew, and ring at the cgroup above: that is the supervisor's own."""
+        with cg.translated("writing the record of", self._path + kf.EVENTS):
+            set_xattr(self.directory, subtree.RECORD_XATTR, scope_record.encode(record))
+            set_xattr(self.directory.parent, subtree.BELL_XATTR, b"%d" % time.time_ns())
+        self.record = record
+
+    def written(self) -> ScopeRecord | None:
+        """Read the xattr."""
+        return scope_record.decode(get_xattr(self.directory, subtree.RECORD_XATTR) or b"")
 
     def renew(self, record: ScopeRecord) -> EffectiveLimits:
         """Take a scope in which nothing has run yet for another subprocess, limits as they are.
@@ -201,12 +212,6 @@ class CgroupScope:
     def limits(self) -> Limits:
         """Read the files that `set_limits` writes."""
         return cg.read_limits(self.directory)
-
-    def rewrite(self, record: ScopeRecord) -> None:
-        """Write another record over the one in the xattr."""
-        with cg.translated("writing the record of", self.directory / kf.PROCS):
-            set_xattr(self.directory, RECORD_XATTR, scope_record.encode(record))
-        self.record = record
 
     def freeze(self, frozen: bool) -> None:
         """cgroup.freeze: 4-14 ms until all have stopped; SIGKILL still works."""
@@ -295,27 +300,3 @@ class CgroupScope:
         before = self._ancestor_ooms
         now = self._ancestry.ooms()
         return tuple(str(path) for path, count in now.items() if count > before.get(path, 0))
-
-    def _set_swap(self, limit: int | None) -> tuple[int | None, bool]:
-        try:
-            return cg.write_limit(self.directory, kf.MEMORY_SWAP_MAX, limit), True
-        except CgroupError as error:
-            if error.errno == errno.ENOENT:
-                return None, False
-            raise
-
-    def _set_oom_group(self, wanted: bool) -> None:
-        if not wanted:  # 0 is what a new cgroup has
-            return
-        try:
-            cg.write_file(self.directory, kf.MEMORY_OOM_GROUP, b"1")
-        except CgroupError as error:
-            if error.errno != errno.ENOENT:  # before 4.19: the kernel kills only the largest
-                raise
-
-
-def _host_has_swap(path: Path = Path("/proc/swaps")) -> bool:
-    try:
-        return len(path.read_bytes().splitlines()) > 1
-    except OSError:
-        return False

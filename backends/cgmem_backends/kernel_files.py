@@ -26,6 +26,7 @@ MEMORY_HIGH = "memory.high"
 MEMORY_MAX = "memory.max"
 MEMORY_OOM_GROUP = "memory.oom.group"  # since 4.19
 MEMORY_PEAK = "memory.peak"  # since 5.19
+MEMORY_RECLAIM = "memory.reclaim"  # since 5.19
 MEMORY_PRESSURE = "memory.pressure"  # absent when booted with psi=0
 MEMORY_STAT = "memory.stat"
 MEMORY_SWAP_CURRENT = "memory.swap.current"

@@ -91,6 +91,7 @@ class PsutilBackend:
         self._run_directory = run_directory or RunDirectory()
         self._directories = directories
         self._pause = pause
+        self._looked: int | None = None
 
     def probe(self) -> Usability:
         """Whether processes can be seen; that scopes can't be written down is a remark."""
@@ -127,6 +128,11 @@ class PsutilBackend:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def rung(self) -> bool:
+        """Whether records came, went or were replaced: the run directory's mtime changed."""
+        before, self._looked = self._looked, self._run_directory.changed_at()
+        return self._looked != before
 
     def list_scopes(self) -> list[Scope]:
         """Every scope that is written down and has a living process."""

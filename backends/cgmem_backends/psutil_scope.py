@@ -105,11 +105,16 @@ class PsutilScope:
         self._saved = lambda record: save(self._token, record, root, **facts)
 
     def rewrite(self, record: ScopeRecord) -> None:
-        """Write the file anew."""
+        """Write the file anew; its directory then looks changed to the supervisor."""
         self._check_open()
         self._record = record
         if self._saved is not None:
             self._saved(record)
+
+    def written(self) -> ScopeRecord | None:
+        """Read the file."""
+        entry = self._run_directory.load(self._token)
+        return None if entry is None else entry.record
 
     def _look_for_marks_from_now(self) -> None:
         supervisor = self._table.source.process(os.getpid())
@@ -149,14 +154,32 @@ class PsutilScope:
     def set_limits(self, limits: Limits) -> EffectiveLimits:
         """Nothing holds them but whoever samples and kills."""
         self._check_open()
+        return self._polled(limits.high_bytes, limits.max_bytes)
+
+    def held(self) -> EffectiveLimits:
+        """What the record says: its supervisor goes by that."""
+        self._check_open()
+        return self._polled(self._record.critical_bytes, self._record.max_bytes)
+
+    def reclaim(self, size: int) -> None:
+        """Only the kernel can. Raises `CgroupError` (EOPNOTSUPP)."""
+        self._check_open()
+        raise CgroupError(
+            OSError(errno.EOPNOTSUPP, "no cgroup, so nothing can be reclaimed"),
+            f"taking back {size} bytes",
+            self.location,
+            hint="cgmem doctor  # says what a cgroup needs",
+        )
+
+    def _polled(self, high_bytes: int | None, max_bytes: int | None) -> EffectiveLimits:
         return EffectiveLimits(
-            high_bytes=limits.high_bytes,
-            max_bytes=limits.max_bytes,
+            high_bytes=high_bytes,
+            max_bytes=max_bytes,
             swap_max_bytes=None,
-            effective_max_bytes=limits.max_bytes,
-            effective_max_source="psutil" if limits.max_bytes is not None else None,
+            effective_max_bytes=max_bytes,
+            effective_max_source="psutil" if max_bytes is not None else None,
             enforced=False,
-            soft=limits.max_bytes is not None and self._table.source.swap_unbounded(),
+            soft=max_bytes is not None and self._table.source.swap_unbounded(),
         )
 
     def freeze(self, frozen: bool) -> None:

@@ -127,7 +127,20 @@ class RunDirectory:
         with contextlib.suppress(FileExistsError):
             self.path.mkdir(mode=0o700)
         with self._opened() as directory:
-            _write_whole(directory, token, content)
+            _write_whole(directory, token, content, self._uid)
+
+    def load(self, token: str) -> Entry | None:
+        """Read one record as it is now; None where it is gone, torn or not ours."""
+        with contextlib.suppress(OSError, CgmemError), self._opened() as directory:
+            return _read(directory, token, self.path, self._uid)
+        return None
+
+    def changed_at(self) -> int | None:
+        """When a record last came, went or was replaced (st_mtime_ns); None without directory."""
+        try:
+            return self.path.stat().st_mtime_ns
+        except OSError:
+            return None
 
     def remove(self, token: str) -> bool:
         """Remove one record; False if it is gone already. Raises OSError, `CgmemError`."""
@@ -171,13 +184,15 @@ def _open_checked(path: Path, uid: int) -> int:
     return descriptor
 
 
-def _write_whole(directory: int, name: str, content: bytes) -> None:
+def _write_whole(directory: int, name: str, content: bytes, uid: int) -> None:
     temporary = f".{name}.{os.getpid()}"
     descriptor = os.open(temporary, _CREATE, 0o600, dir_fd=directory)
     try:
         try:
             if os.write(descriptor, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+            if uid != os.geteuid():  # root rewrites a user's: it must stay the user's
+                os.fchown(descriptor, uid, -1)
         finally:
             os.close(descriptor)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)

@@ -27,6 +27,8 @@ SUPERVISOR_LEAF = "cgmem-supervisor"
 """Where the supervisor (and its ancestors) sit, so that their cgroup can hold budgets."""
 
 RECORD_XATTR = "user.cgmem"
+BELL_XATTR = "user.cgmem.bell"
+"""On the cgroup that holds the scopes: changes when somebody rewrites a record."""
 
 _CLAIM_TRIES = 5
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import click
 
 from cgmem.cli.output import say
-from cgmem.errors import CgmemError
+from cgmem.errors import CgmemError, UnknownIdError
 
 NO = 1
 """The answer is no: no such subprocess, not enough memory, no kernel enforcement."""
@@ -60,7 +60,7 @@ def ended_by(error: BaseException, words: Sequence[str]) -> int:
         return _misused(error, trouble)
     if isinstance(error, CgmemError | OSError):
         complain(described(error))
-        return trouble
+        return NO if isinstance(error, UnknownIdError) else trouble
     import traceback
 
     traceback.print_exception(error)

@@ -11,10 +11,11 @@ from cgmem import __version__
 
 
 class Verb(NamedTuple):
-    """One verb: the module that holds its click command as `command`, and its line in --help."""
+    """One verb: the module that holds its click command, its line in --help, the command's name."""
 
     module: str
     help: str
+    attribute: str = "command"
 
 
 VERBS = {
@@ -23,6 +24,11 @@ VERBS = {
     "show": Verb("cgmem.cli.show", "Show one live subprocess in detail."),
     "adopt": Verb("cgmem.cli.adopt", "Take over a subprocess whose supervisor is gone."),
     "gc": Verb("cgmem.cli.gc", "Remove what supervisors that were killed have left."),
+    "set": Verb("cgmem.cli.set", "Set another budget on a live subprocess."),
+    "freeze": Verb("cgmem.cli.freeze", "Stop a live subprocess and keep its memory."),
+    "thaw": Verb("cgmem.cli.freeze", "Let a frozen subprocess run again.", "thaw"),
+    "reclaim": Verb("cgmem.cli.reclaim", "Have the kernel take back page cache."),
+    "kill": Verb("cgmem.cli.kill", "End a live subprocess with everything in it."),
     "status": Verb("cgmem.cli.status", "Show the machine's memory, backend and log directory."),
     "check": Verb("cgmem.cli.check", "Say whether there is memory to start a subprocess."),
     "doctor": Verb("cgmem.cli.doctor", "Try every backend on this host and say what works."),
@@ -40,7 +46,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one verb; None for a name that there isn't."""
         verb = VERBS.get(cmd_name)
-        return None if verb is None else cast(click.Command, import_module(verb.module).command)
+        if verb is None:
+            return None
+        return cast(click.Command, getattr(import_module(verb.module), verb.attribute))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

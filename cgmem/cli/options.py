@@ -38,6 +38,9 @@ config_option = click.option(
     " upwards).",
 )
 
+target_argument = click.argument("name", metavar="ID")
+"""A live subprocess: its id, or its location as `show` prints it."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 agent_type_option = click.option(

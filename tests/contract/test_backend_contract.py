@@ -603,3 +603,36 @@ def test_several_threads_at_once(backend: Backend) -> None:
 
     assert problems == []
     assert len(locations) == 18
+
+
+def test_a_rewritten_record_is_seen_by_its_supervisor(
+    backend: Backend, open_scope: OpenScope
+) -> None:
+    """Whoever lists a scope can rewrite its record; the opener hears the bell and reads it."""
+    scope = open_scope(name="rewritten")
+    with staying(scope):
+        backend.rung()
+        assert backend.rung() is False
+        listed = selector.load(backend.name).list_scopes()
+        (found,) = [one for one in listed if one.record.subprocess_id == "rewritten"]
+        found.rewrite(found.record._replace(max_bytes=77))
+        for one in listed:
+            one.detach()
+        rung = backend.rung(), backend.rung()
+        written = scope.written()
+
+    assert rung == (True, False)
+    assert written is not None
+    assert written.max_bytes == 77
+    assert written.command == scope.record.command
+
+
+def test_what_is_held_can_be_read_back(open_scope: OpenScope, backend: Backend) -> None:
+    """The kernel's own limits, as set; where it holds none, nothing is claimed."""
+    scope = open_scope(Limits(48 * MB, 64 * MB))
+    with staying(scope):
+        held = scope.held()
+
+    assert held.enforced is backend.capabilities.kernel_limits
+    if backend.capabilities.kernel_limits:
+        assert (held.high_bytes, held.max_bytes) == (48 * MB, 64 * MB)

@@ -312,7 +312,7 @@ def install(fake: FakeCgroupfs, patch: pytest.MonkeyPatch) -> FakeCgroupfs:
     """Let the modules under test make their system calls to the fake."""
     for module in PATCHED:
         patch.setattr(module, "os", fake)
-    for module in (subtree, remains):
+    for module in (subtree, cgroup2, cgroup_scope, remains):
         patch.setattr(module, "get_xattr", fake.get_xattr)
     for module in (cgroup2, cgroup_scope, remains):
         patch.setattr(module, "set_xattr", fake.set_xattr)

@@ -101,11 +101,12 @@ class FakeScope:
         self.pictures: Sequence[Snapshot] = [Snapshot(partial=False)]
         self.next_counters = Counters(MemoryEvents(0, 0, 0, 0, 0), peak_bytes=MB)
         self.term_obeyed = True
-        self.held = Limits(None, 400 * MB)
+        self.budget = Limits(None, 400 * MB)
         self.swept_by_us = True
         self.errors: dict[str, Exception] = {}
         self.calls: list[tuple[str, Any]] = []
         self.detached = 0
+        self.rewritten: ScopeRecord | None = None
         self._clock = clock
         self._last_bytes: int | None = None
 
@@ -149,11 +150,21 @@ class FakeScope:
 
     def limits(self) -> Limits:
         self._called("limits", None)
-        return self.held
+        return self.budget
+
+    def held(self) -> EffectiveLimits:
+        self._called("held", None)
+        return taken(self.budget)
+
+    def reclaim(self, size: int) -> None:
+        self._called("reclaim", size)
 
     def rewrite(self, record: ScopeRecord) -> None:
         self._called("rewrite", record)
-        self.record = record
+        self.record = self.rewritten = record
+
+    def written(self) -> ScopeRecord | None:
+        return self.rewritten
 
     def sweep(self) -> bool:
         self._called("sweep", None)
@@ -215,6 +226,7 @@ class FakeBackend:
         self.take_over_error: Exception | None = None
         self.left: list[FakeScope] = []
         self.looked_nearby: list[bool] = []
+        self.bell = False
         self._clock = clock
 
     def probe(self) -> Usability:
@@ -234,6 +246,10 @@ class FakeBackend:
 
     def close(self) -> None:
         self.prepared.clear()
+
+    def rung(self) -> bool:
+        rung, self.bell = self.bell, False
+        return rung
 
     def list_scopes(self) -> list[Scope]:
         return list(self.opened)

@@ -23,7 +23,7 @@ from cgmem.contract import (
     Snapshot,
 )
 from cgmem.errors import CgroupError, ScopeVanished
-from cgmem_backends import cgroup_directory, cgroup_scope
+from cgmem_backends import cgroup_budget, cgroup_directory
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.ancestry import Ancestry
 from cgmem_backends.cgroup_scope import CgroupScope
@@ -187,7 +187,7 @@ def test_a_kernel_that_takes_less(open_one: Open, monkeypatch: pytest.MonkeyPatc
 def test_no_swap_accounting(open_one: Open, monkeypatch: pytest.MonkeyPatch, swap_on: bool) -> None:
     """Without memory.swap.max the limit is soft where the host has swap."""
     one = open_one(lacks=(kf.MEMORY_SWAP_MAX,))
-    monkeypatch.setattr(cgroup_scope, "_host_has_swap", lambda: swap_on)
+    monkeypatch.setattr(cgroup_budget, "_host_has_swap", lambda: swap_on)
     effective = one.scope.set_limits(Limits(max_bytes=64 * MB))
 
     assert effective.swap_max_bytes is None
@@ -205,7 +205,7 @@ def test_host_has_swap(tmp_path: Path, text: str | None, has: bool) -> None:
     if text is not None:
         (tmp_path / "swaps").write_text(text)
 
-    assert cgroup_scope._host_has_swap(tmp_path / "swaps") == has
+    assert cgroup_budget._host_has_swap(tmp_path / "swaps") == has
 
 
 def test_no_oom_group_file(open_one: Open) -> None:

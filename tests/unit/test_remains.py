@@ -24,7 +24,7 @@ def left(name: str = "engineer_1", **changes: object) -> FakeScope:
         name, NOBODY, 1, time.time() - 60, ("make",), max_bytes=64 * MB, log_dir="/var/log"
     )
     scope = FakeScope(FakeClock(), record._replace(**changes))  # type: ignore[arg-type]  # any
-    scope.held = Limits(None, 64 * MB)
+    scope.budget = Limits(None, 64 * MB)
     scope.living = []
     return scope
 
@@ -78,7 +78,7 @@ def test_a_kill_of_one_process_is_not_its_end() -> None:
     """Without memory.oom.group the rest may have gone on."""
     scope = left()
     scope.next_counters = KILLED
-    scope.held = Limits(None, 64 * MB, oom_group=False)
+    scope.budget = Limits(None, 64 * MB, oom_group=False)
     (found,) = swept(scope)
 
     assert isinstance(found, Swept)

@@ -1033,3 +1033,70 @@ def test_an_end_of_its_own_is_no_abort(play: Callable[..., Play]) -> None:
         one.advance(2)
 
         assert one.sinks.aborts == []
+# --- a budget set by another process
+
+
+def rewritten(play: Play, **sizes: int) -> None:
+    """Somebody writes another budget down."""
+    kept: dict[str, Any] = {"warning_bytes": 100 * MB, "critical_bytes": 200 * MB}
+    play.scope.rewritten = play.scope.record._replace(**{**kept, "max_bytes": 400 * MB, **sizes})
+
+
+def test_a_budget_written_by_somebody_else_is_taken_over(play: Callable[..., Play]) -> None:
+    """Thresholds, kernel limits and the brake follow the record; once."""
+    one = play().begin()
+    rewritten(one, critical_bytes=300 * MB, max_bytes=800 * MB)
+
+    assert one.supervision.take_rewritten() is True
+    assert one.supervision.take_rewritten() is False
+    assert one.scope.asked("set_limits")[-1][:2] == (300 * MB, 800 * MB)
+    assert one.supervision.plan.thresholds == (100 * MB, 300 * MB, 800 * MB)
+    assert one.supervision.plan.policy.high_bytes == 300 * MB
+
+
+def test_nothing_is_told_on_an_outdated_budget(play: Callable[..., Play]) -> None:
+    """A raised threshold that was not yet known raises no alert; the new one does."""
+    one = play().begin()
+    rewritten(one, warning_bytes=150 * MB)
+    one.scope.current_bytes = 120 * MB
+    one.advance(2.0)
+    quiet = list(one.sinks.alerts)
+    one.scope.current_bytes = 160 * MB
+    one.advance(2.0)
+
+    assert quiet == []
+    assert [alert.message for alert in one.sinks.alerts] == [
+        "WARNING: Memory exceeded 150MB at 160.0MB"
+    ]
+
+
+def test_nothing_is_killed_on_an_outdated_budget(play: Callable[..., Play]) -> None:
+    """Where we kill at the hard limit, a raised one counts from the moment it is written."""
+    one = play(kernel_limits=False).begin()
+    rewritten(one, max_bytes=800 * MB)
+    one.scope.current_bytes = 500 * MB
+    one.advance(2.0)
+
+    assert one.signals == []
+    assert one.supervision.level == "CRITICAL"
+
+
+def test_a_record_that_cannot_be_read_changes_nothing(play: Callable[..., Play]) -> None:
+    """Torn, gone or without thresholds: the budget stays."""
+    one = play().begin()
+    assert one.supervision.take_rewritten() is False
+    one.scope.rewritten = one.scope.record
+    assert one.supervision.take_rewritten() is False
+    assert one.scope.asked("set_limits") == []
+
+
+def test_a_refused_budget_is_told(play: Callable[..., Play]) -> None:
+    """The kernel refuses what was written down: one warning, and supervision goes on."""
+    one = play().begin()
+    one.scope.errors["set_limits"] = denied()
+    rewritten(one, max_bytes=800 * MB)
+    one.supervision.take_rewritten()
+    one.advance(4.0)
+
+    assert len(one.sinks.warnings) == 1
+    assert one.supervision.outcome is None
