@@ -96,6 +96,7 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
         log_dir=record.log_dir,
         sigkill_needed=seen.sigkill_needed,
         unobserved=seen.unobserved,
+        agent_type=record.agent_type,
         snapshot=_snapshot(seen),
     )
 

@@ -52,6 +52,7 @@ class Outcome(NamedTuple):
     """Nobody was there at its end; what is told is what its scope still knew later."""
     snapshot: dict[str, Any] | None = None
     """The last look at what filled the memory; `at` is seconds since the start."""
+    agent_type: str | None = None
     stdout: Any = None
     """What `cgmem.run` captured, as subprocess.run."""
     stderr: Any = None

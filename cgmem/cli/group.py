@@ -29,6 +29,8 @@ VERBS = {
     "thaw": Verb("cgmem.cli.freeze", "Let a frozen subprocess run again.", "thaw"),
     "reclaim": Verb("cgmem.cli.reclaim", "Have the kernel take back page cache."),
     "kill": Verb("cgmem.cli.kill", "End a live subprocess with everything in it."),
+    "alerts": Verb("cgmem.cli.alerts", "Show the alert log, or follow it."),
+    "stats": Verb("cgmem.cli.stats", "Sum up past runs; suggest thresholds."),
     "status": Verb("cgmem.cli.status", "Show the machine's memory, backend and log directory."),
     "check": Verb("cgmem.cli.check", "Say whether there is memory to start a subprocess."),
     "doctor": Verb("cgmem.cli.doctor", "Try every backend on this host and say what works."),
