@@ -10,8 +10,8 @@ from cgmem.cli.errors import NO, Failure, complain
 from cgmem.cli.output import print_json
 
 EPILOG = """\b
-A frozen subprocess keeps its memory and uses no CPU. Its --timeout goes on, and
-it can still be killed.
+A frozen subprocess keeps its memory and uses no CPU. Its --timeout goes on,
+and it can still be killed.
 
 \b
 Example:
@@ -19,7 +19,7 @@ Example:
 
 \b
 Exit status:
-  0  done   1  no live subprocess has this id, or some process has not stopped
+  0  done   1  no such subprocess, or some process has not stopped
   2  wrong usage or trouble
 """
 THAW_EPILOG = EPILOG.replace("cgmem freeze", "cgmem thaw").replace("not stopped", "not continued")

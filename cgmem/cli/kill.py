@@ -15,7 +15,7 @@ Example:
 
 \b
 Exit status:
-  0  all its processes are gone   1  no live subprocess has this id, or some live on
+  0  all its processes are gone   1  no such subprocess, or some live on
   2  wrong usage or trouble
 """
 

@@ -7,12 +7,12 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 NARROW = 80
-_COLOURS = {"WARNING": "33", "CRITICAL": "31;1", "ABORTED": "31;1"}
+_COLOURS = {"FROZEN": "36", "WARNING": "33", "CRITICAL": "31;1", "ABORTED": "31;1"}
 
 
 def plain(text: str) -> str:
@@ -55,7 +55,15 @@ def coloured(level: str) -> str:
 def print_table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
 ) -> None:
-    """Print rows in columns. On a terminal the first column gives way to keep lines on one line.
+    """Print rows in columns, see `table_lines`."""
+    for line in table_lines(headings, rows, right=right):
+        print(line)
+
+
+def table_lines(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
+) -> Iterator[str]:
+    """Lay rows out in columns. On a terminal the first one gives way to keep lines on one line.
 
     `right` names the columns of numbers. A column LEVEL is coloured.
     """
@@ -70,7 +78,18 @@ def print_table(
         if number and "LEVEL" in headings:
             at = headings.index("LEVEL")
             cells[at] = cells[at].replace(line[at], coloured(line[at]), 1)
-        print((" " * gap).join(cells).rstrip())
+        yield (" " * gap).join(cells).rstrip()
+
+
+def page(lines: Sequence[str]) -> None:
+    """Print lines in place of those before: on a terminal the screen, else after an empty line."""
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        print("\n".join([*lines, ""]))
+        return
+    rows = shutil.get_terminal_size((NARROW, 24)).lines
+    shown = lines if len(lines) < rows else [*lines[: rows - 2], f"… {len(lines) - rows + 2} more"]
+    # Overwritten line by line, and the rest cleared: no flicker (console_codes(4): EL, ED).
+    sys.stdout.write("\033[H" + "".join(f"{line}\033[K\n" for line in shown) + "\033[J")
 
 
 def _fitted(widths: Sequence[int]) -> tuple[int, int]:

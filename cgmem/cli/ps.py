@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import time
+from collections.abc import Callable
+
 import click
 
 from cgmem.cli import options
-from cgmem.cli.output import age, print_json, print_table
+from cgmem.cli.output import page, print_json, table_lines, terminal_width
+from cgmem.cli.scope_table import HEADINGS_OF_NUMBERS, SORTS, Filter, Row, rendered
 from cgmem.live_scopes import LiveScope, live_scopes
-from cgmem.sizes import format_size
-
-_HEADINGS = ("ID", "LEVEL", "USED", "RAW", "MAX", "%", "PIDS", "AGE", "BACKEND", "BY")
-_NUMBERS = ("USED", "RAW", "MAX", "%", "PIDS", "AGE")
+from cgmem.selector import NAMES
+from cgmem.trend import Trend
 
 EPILOG = """\b
-USED  what the kernel can't take back; the level is judged on it
-RAW   with page cache; the same where none is counted
-BY    the process that supervises it; "gone": it has ended, and only
-      limits that the kernel holds still apply
+USED   what the kernel can't take back; the level is judged on it
+RAW    with page cache; the same where none is counted
+PEAK   the most it ever had, with page cache; - where nobody counts
+%      USED of the hard limit
+FULL   % of its life in which every process waited for memory (PSI)
+/MIN   growth in a minute, with --watch
+BY     the process that supervises it; "gone": it has ended, and only
+       limits that the kernel holds still apply
+On a narrow terminal the last columns give way first; a pipe gets all.
 
 \b
-Example:
+Examples:
+  cgmem ps --watch --sort growth
   cgmem ps --json | jq '.[] | select(.level != "OK")'
 
 \b
@@ -29,28 +39,77 @@ Exit status:
 
 
 @click.command("ps", epilog=EPILOG)
+@click.option("-w", "--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--every",
+    type=click.FloatRange(0.1, 3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often, with --watch.",
+)
+@click.option("--sort", type=click.Choice(list(SORTS)), default="age", help="Worst or most first.")
+@click.option(
+    "--level",
+    type=click.Choice(["WARNING", "CRITICAL"], case_sensitive=False),
+    help="Only those at this level or worse.",
+)
+@click.option("--agent-type", metavar="TYPE", help="Only those of this agent type.")
+@click.option("--backend", type=click.Choice(NAMES), help="Only those of this backend.")
+@click.option("--id", "name", metavar="ID", help="Only this one, or a pattern: 'engineer_*'.")
 @options.json_option
-def command(as_json: bool) -> int:
+def command(
+    watch: bool,
+    every: float,
+    sort: str,
+    level: str | None,
+    agent_type: str | None,
+    backend: str | None,
+    name: str | None,
+    as_json: bool,
+) -> int:
     """List this user's live subprocesses (root: everybody's), whoever started them."""
-    found = live_scopes()
-    if as_json:
-        print_json([live.as_json() for live in found])
+    wanted = Filter(None if level is None else level.upper(), agent_type, backend, name)
+    trend = Trend()
+
+    def rows() -> list[Row]:
+        return sorted(look(trend, wanted), key=SORTS[sort])
+
+    if watch:
+        _watch(rows, every, as_json)
+    elif as_json:
+        print_json([row.live.as_json() for row in rows()])
     else:
-        print_table(_HEADINGS, map(_row, found), right=_NUMBERS)
+        print("\n".join(_table(rows(), without=("/MIN",))))
     return 0
 
 
-def _row(live: LiveScope) -> tuple[str, ...]:
-    percent = live.percent
-    return (
-        live.record.subprocess_id,
-        live.level,
-        format_size(live.judged_bytes),
-        format_size(live.sample.current_bytes),
-        format_size(live.record.max_bytes),
-        "-" if percent is None else f"{percent:.0f}",
-        str(len(live.pids)),
-        age(live.age_seconds),
-        live.backend,
-        f"{live.record.supervisor_pid}{'' if live.supervised else ' gone'}",
-    )
+def look(trend: Trend, wanted: Filter) -> list[Row]:
+    """Look at every live scope and note it in the trend; the wanted ones."""
+    found = live_scopes()
+    trend.note(time.monotonic(), ((live.location, live.judged_bytes) for live in found))
+    return [Row(live, trend.per_minute(live.location)) for live in filter(wanted.takes, found)]
+
+
+def _watch(rows: Callable[[], list[Row]], every: float, as_json: bool) -> None:
+    while True:
+        found = rows()
+        if as_json:
+            # One look a line, for whoever reads along.
+            print(json.dumps([_as_json(row) for row in found]))
+        else:
+            at = time.strftime("%H:%M:%S")
+            page([f"{at}  {len(found)} live, every {every:g} s", *_table(found)])
+        sys.stdout.flush()
+        time.sleep(every)
+
+
+def _as_json(row: Row) -> dict[str, object]:
+    live: LiveScope = row.live
+    return {**live.as_json(), "growth_bytes_per_minute": row.growth}
+
+
+def _table(rows: list[Row], without: tuple[str, ...] = ()) -> list[str]:
+    room = terminal_width() if sys.stdout.isatty() else None
+    headings, cells = rendered(rows, room=room, without=without)
+    return list(table_lines(headings, cells, right=HEADINGS_OF_NUMBERS))

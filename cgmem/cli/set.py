@@ -26,7 +26,7 @@ Example:
 
 \b
 Exit status:
-  0  done   1  no live subprocess has this id, or the kernel holds another limit
+  0  done   1  no such subprocess, or the kernel holds another limit
   2  wrong usage or trouble
 """
 

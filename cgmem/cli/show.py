@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import shlex
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
 
+from cgmem import orders
 from cgmem.cli import options
-from cgmem.cli.errors import NO, Failure, complain
 from cgmem.cli.output import age, coloured, plain, print_field, print_json
 from cgmem.cli.processes import Seen, look
-from cgmem.contract import MemoryEvents
+from cgmem.contract import MB, MemoryEvents
 from cgmem.ids import check_id
 from cgmem.live_scopes import LiveScope, live_scopes
+from cgmem.logs.history import is_alert, time_of
+from cgmem.logs.memory_logs import ALERTS_FILE
+from cgmem.logs.reading import Line, Reader
 from cgmem.sizes import format_size, mb
 
 _SHOWN_PROCESSES = 10
+_SHOWN_ALERTS = 5
 
 EPILOG = """\b
 Example:
@@ -34,12 +41,11 @@ Exit status:
 @options.json_option
 def command(subprocess_id: str, as_json: bool) -> int:
     """Show one live subprocess: its level, memory, budget, events and processes."""
-    check_id(subprocess_id, source="ID")
     found = live_scopes()
-    wanted = [live for live in found if live.record.subprocess_id == subprocess_id]
+    wanted = [live for live in found if subprocess_id in (live.record.subprocess_id, live.location)]
     if not wanted:
-        complain(_unknown(subprocess_id, [live.record.subprocess_id for live in found]))
-        return NO
+        check_id(subprocess_id, source="ID")
+        raise orders.unknown(subprocess_id, [live.record.subprocess_id for live in found])
     if as_json:
         # Two processes may each have a subprocess of this id.
         print_json([_as_json(live) for live in wanted] if len(wanted) > 1 else _as_json(wanted[0]))
@@ -53,11 +59,6 @@ def command(subprocess_id: str, as_json: bool) -> int:
         for name, value in _lines(live):
             print_field(name, value)
     return 0
-
-
-def _unknown(subprocess_id: str, live: list[str]) -> Failure:
-    hint = f"one of: {', '.join(live)}" if live else "cgmem ps  # none lives now"
-    return Failure(f"no live subprocess has the id {subprocess_id!r}", hint)
 
 
 def _as_json(live: LiveScope) -> dict[str, Any]:
@@ -74,6 +75,8 @@ def _as_json(live: LiveScope) -> dict[str, Any]:
             "frozen": sample.frozen,
         },
         "events": events._asdict(),
+        "held": live.held._asdict(),
+        "recent_alerts": recent_alerts(live),
         "processes": [process._asdict() for process in look(live.pids)],
         "advice": _advice(live),
     }
@@ -90,11 +93,17 @@ def _lines(live: LiveScope) -> Iterator[tuple[str, str]]:
     yield "command", shlex.join(record.command)
     yield "memory", _memory(live)
     yield "budget", _budget(live)
+    if (above := _limit_above(live)) is not None:
+        yield "limit above", above
+    if live.held.soft:
+        yield "", "soft: this host has swap that no limit counts"
     yield from _kernel_lines(live)
     yield "started", f"{age(live.age_seconds)} ago, by pid {_supervisor(live)}"
     yield "backend", f"{live.backend}, {live.location}"
     yield "logs", record.log_dir or "-"
     yield from _process_lines(look(live.pids))
+    for number, alert in enumerate(recent_alerts(live)):
+        yield "" if number else "alerts", f"{alert['timestamp'][11:19]}  {alert['message']}"
     for advice in _advice(live):
         yield "to change", advice
 
@@ -105,17 +114,32 @@ def _memory(live: LiveScope) -> str:
     sample = live.sample
     if sample.metric != "cgroup":
         return f"{used}{share}, {sample.metric}"
-    cache = format_size(sample.reclaimable_bytes or 0)
-    return f"{used}{share}; {format_size(sample.current_bytes)} with {cache} reclaimable"
+    cache, raw = format_size(sample.reclaimable_bytes or 0), format_size(sample.current_bytes)
+    peak = "" if live.peak_bytes is None else f"; peak {format_size(live.peak_bytes)}"
+    return f"{used}{share}; {raw} with {cache} reclaimable{peak}"
 
 
 def _budget(live: LiveScope) -> str:
     warning, critical, limit = map(format_size, live.thresholds)
-    if live.kernel_limits:
-        holder = "the kernel holds it"
-    else:
-        holder = "its supervisor watches it" if live.supervised else "nobody holds it any more"
-    return f"warning {warning}, critical {critical}, max {limit}; {holder}"
+    return f"warning {warning}, critical {critical}, max {limit}; {_holder(live)}"
+
+
+def _holder(live: LiveScope) -> str:
+    if not live.kernel_limits:
+        return "its supervisor watches it" if live.supervised else "nobody holds it any more"
+    held = live.held
+    if held.max_bytes is None and live.record.max_bytes is not None:
+        return "observed only"
+    released = held.high_bytes is None and live.record.critical_bytes is not None
+    return "the kernel holds it" + (", the brake is released" if released else "")
+
+
+def _limit_above(live: LiveScope) -> str | None:
+    """Whose limit comes first, where that is not its own."""
+    held = live.held
+    if not live.kernel_limits or held.effective_max_bytes == held.max_bytes:
+        return None
+    return f"{format_size(held.effective_max_bytes)}, set by {held.effective_max_source}"
 
 
 def _supervisor(live: LiveScope) -> str:
@@ -133,7 +157,11 @@ def _kernel_lines(live: LiveScope) -> Iterator[tuple[str, str]]:
         yield "events", ", ".join(f"{key} {value}" for key, value in counted if value is not None)
     if sample.some_seconds is not None:
         full = 0.0 if sample.full_seconds is None else sample.full_seconds
-        yield "pressure", f"waited for memory {sample.some_seconds:.1f} s, wholly {full:.1f} s"
+        yield (
+            "pressure",
+            f"waited for memory {sample.some_seconds:.1f} s, wholly {full:.1f} s"
+            f" of {age(live.age_seconds)}",
+        )
 
 
 def _process_lines(processes: list[Seen]) -> Iterator[tuple[str, str]]:
@@ -150,16 +178,42 @@ def _shortened(command: str, room: int = 48) -> str:
     return command if len(command) <= room else f"{command[: room - 1]}…"
 
 
+def recent_alerts(live: LiveScope) -> list[Line]:
+    """The last alerts of this subprocess, from its log."""
+    record = live.record
+    if record.log_dir is None:
+        return []
+    found = deque[Line](maxlen=_SHOWN_ALERTS)
+    with suppress(OSError):  # another user's, or not there yet
+        found.extend(
+            line
+            for line in Reader(Path(record.log_dir, ALERTS_FILE), is_alert).read()
+            if line["subprocess_id"] == record.subprocess_id
+            # The log's clock and ours are the same one.
+            and (time_of(line) or 0.0) >= record.started_at
+        )
+    return list(found)
+
+
 def _advice(live: LiveScope) -> list[str]:
     """Say what would change things for this subprocess."""
     record, advice = live.record, []
-    if not live.kernel_limits:
-        advice.append("limits that the kernel holds: cgmem doctor says what that needs")
+    name = record.subprocess_id
+    if live.sample.frozen:
+        advice.append(f"cgmem thaw {name}  # it is frozen")
     if not live.supervised and not live.kernel_limits:
-        advice.append(f"nobody watches it any more: kill {live.pids[0]} ends its first process")
+        advice.append(f"cgmem kill {name}  # nobody watches it any more")
     if not live.supervised and live.kernel_limits:
-        advice.append(f"nobody watches it any more: cgmem adopt {record.subprocess_id}")
+        advice.append(f"cgmem adopt {name}  # nobody watches it any more")
     if live.level != "OK" and record.max_bytes is not None:
-        twice = format_size(2 * record.max_bytes)
-        advice.append(f"more room: start it with --max {twice}")
+        warning, critical, limit = (
+            format_size(2 * size) if size else "" for size in live.thresholds
+        )
+        sizes = f"--warning {warning} --critical {critical} --max {limit}"
+        advice.append(f"cgmem set {name} {sizes}  # more room")
+    if (live.sample.reclaimable_bytes or 0) > max(live.judged_bytes, 16 * MB):
+        cache = format_size(live.sample.reclaimable_bytes)
+        advice.append(f"cgmem reclaim {name} {cache}  # its page cache")
+    if not live.kernel_limits:
+        advice.append("cgmem doctor  # what limits that the kernel holds would need")
     return advice

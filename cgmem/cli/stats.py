@@ -21,8 +21,8 @@ EPILOG = """\b
 Peaks are MB that can't be reclaimed.
 
 \b
---suggest: the warning is the 95th percentile of the peaks plus the margin, the
-hard limit twice that (more if one run needed it), critical halfway between.
+--suggest: the warning is the 95th percentile of the peaks plus the margin,
+the hard limit twice that (more if one run needed it), critical halfway.
 
 \b
 Example:

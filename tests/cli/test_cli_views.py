@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import COMMAND, HOG, POLLED, cgmem, environment, start
-
-VERBS = ("run", "ps", "show", "adopt", "gc", "status", "check", "doctor", "config")
+from cgmem.cli.group import VERBS
+from tests.cli.command import COMMAND, HOG, POLLED, cgmem, environment, start, until
 
 
 @pytest.fixture
@@ -62,6 +61,83 @@ def test_show_a_live_subprocess(live: tuple[str, int], tmp_path: Path) -> None:
     assert "hog.py" in found["processes"][0]["command"]
     assert found["log_dir"] == str(tmp_path / ".claude-pm" / "logs" / "memory")
     assert found["limits"]["max_bytes"] == 64 << 20
+
+
+def test_show_has_the_alerts_and_what_to_do(live: tuple[str, int], tmp_path: Path) -> None:
+    """The last alerts of this subprocess, and the command that would give it room."""
+    name, _ = live
+
+    def logged() -> list[str]:
+        return cgmem("alerts", "--json", "--id", name, cwd=tmp_path).stdout.splitlines()
+
+    alerts = until(logged, "alerts")
+    shown = cgmem("show", name, cwd=tmp_path).stdout
+
+    assert json.loads(alerts[0])["message"] in shown
+    assert f"cgmem set {name} --warning 32M --critical 64M --max 128M" in shown
+
+
+def test_ps_filters_and_watches(live: tuple[str, int], tmp_path: Path) -> None:
+    """A pattern, a type; with --watch and --json one look a line, with growth from the second."""
+    name, _ = live
+    mine = ("--id", name, "--sort", "used")
+    other = cgmem("ps", *mine, "--agent-type", "other", "--json", cwd=tmp_path)
+    with start("ps", *mine, "--watch", "--every", "0.1", "--json", cwd=tmp_path) as watching:
+        assert watching.stdout is not None
+        looks = [json.loads(watching.stdout.readline()) for _ in range(2)]
+        watching.terminate()
+
+    assert json.loads(other.stdout) == []
+    assert [look[0]["subprocess_id"] for look in looks] == [name, name]
+    assert looks[0][0]["growth_bytes_per_minute"] is None
+    assert isinstance(looks[1][0]["growth_bytes_per_minute"], float)
+
+
+def test_alerts_are_followed(live: tuple[str, int], tmp_path: Path) -> None:
+    """With -f, what is written later comes too; foreign lines are counted."""
+    name, _ = live
+    log = tmp_path / ".claude-pm/logs/memory/memory-alerts.log"
+    until(lambda: log.exists() and log.read_text(), "an alert")
+    with log.open("a") as file:
+        file.write("[]\n")
+    with start("alerts", "-f", "--json", "--id", name, cwd=tmp_path) as following:
+        assert following.stdout is not None
+        first = json.loads(following.stdout.readline())
+        cgmem("set", name, "--warning", "10M", "--critical", "12M", cwd=tmp_path)
+        cgmem("set", name, "--warning", "60M", "--critical", "62M", cwd=tmp_path)
+        following.terminate()
+        _, said = following.communicate(timeout=60)
+
+    assert first["subprocess_id"] == name
+    assert "1 torn or foreign line was skipped" in said
+
+
+def test_alerts_and_stats_without_logs(tmp_path: Path) -> None:
+    """No directory is told as such, with the option that names one."""
+    for verb in ("alerts", "stats"):
+        done = cgmem(verb, cwd=tmp_path)
+
+        assert done.returncode == 2
+        assert "--log-dir" in done.stderr
+
+
+def test_stats_suggest_what_can_be_pasted(tmp_path: Path) -> None:
+    """The suggestion for an agent type is a configuration file that `cgmem config` takes."""
+    hog = (sys.executable, HOG, "--mb", "20", "--hold", "0.5")
+    for _ in range(2):
+        run = ("run", *POLLED, "-q", "--agent-type", "engineer", "--", *hog)
+        cgmem(*run, cwd=tmp_path, env={"CGMEM_TICK": "0.1"})
+    table = cgmem("stats", "--by", "agent-type", cwd=tmp_path).stdout
+    answer = json.loads(cgmem("stats", "--json", cwd=tmp_path).stdout)
+    suggested = cgmem("stats", "--by", "agent-type", "--suggest", cwd=tmp_path).stdout
+    (tmp_path / "cgmem.yaml").write_text(suggested)
+    config = json.loads(cgmem("config", "--json", "--agent-type", "engineer", cwd=tmp_path).stdout)
+
+    assert table.splitlines()[1].split()[:3] == ["engineer", "2", "0"]
+    assert answer["groups"]["all"]["peak_mb"]["max"] > 20
+    (chosen,) = [row for row in config["settings"] if row["name"] == "max"]
+    assert chosen["value"].endswith("M")
+    assert "cgmem.yaml" in chosen["origin"]
 
 
 def test_show_an_unknown_id_names_the_live_ones(live: tuple[str, int], tmp_path: Path) -> None:
@@ -198,7 +274,7 @@ def _roots() -> tuple[Path, Path]:
 
 def test_mistyped_verb(tmp_path: Path) -> None:
     """The one that was meant is named."""
-    done = cgmem("statsu", cwd=tmp_path)
+    done = cgmem("statuss", cwd=tmp_path)
 
     assert done.returncode == 2
     assert "did you mean status?" in done.stderr
