@@ -49,7 +49,7 @@ class ForegroundJob:
     """One child in the foreground (or background) of a shell, from its start to its end.
 
     `move_timers(seconds)` delays every timer; `ending()` says whether cgmem itself is ending the
-    child and may have stopped it for that.
+    child and may have stopped it for that; `before_stop()` is called before this process stops.
     """
 
     def __init__(
@@ -59,12 +59,14 @@ class ForegroundJob:
         *,
         move_timers: Callable[[float], None] = lambda _seconds: None,
         ending: Callable[[], bool] = lambda: False,
+        before_stop: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._child = child
         self._inbox = inbox
         self._move_timers = move_timers
         self._ending = ending
+        self._before_stop = before_stop
         self._clock = clock
         self._stopped_at: float | None = None
 
@@ -98,6 +100,7 @@ class ForegroundJob:
 
     def _stop(self, signum: int) -> None:
         self._hold_timers()
+        self._before_stop()
         self._inbox.stop_by(signum if signum in _STOP_SIGNALS else signal.SIGTSTP)
         if not _SEES_STOPS:
             self._run_timers()

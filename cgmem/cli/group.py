@@ -31,6 +31,7 @@ VERBS = {
     "kill": Verb("cgmem.cli.kill", "End a live subprocess with everything in it."),
     "alerts": Verb("cgmem.cli.alerts", "Show the alert log, or follow it."),
     "stats": Verb("cgmem.cli.stats", "Sum up past runs; suggest thresholds."),
+    "plot": Verb("cgmem.cli.plot", "Draw the memory of a subprocess over time."),
     "status": Verb("cgmem.cli.status", "Show the machine's memory, backend and log directory."),
     "check": Verb("cgmem.cli.check", "Say whether there is memory to start a subprocess."),
     "doctor": Verb("cgmem.cli.doctor", "Try every backend on this host and say what works."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,15 +22,20 @@ from cgmem.cli.report import Report, open_report
 from cgmem.cli.signals import Inbox
 from cgmem.cli.start_failure import start_failure
 from cgmem.cli.voice import Voice
-from cgmem.contract import Thresholds
+from cgmem.contract import Alert, Thresholds
 from cgmem.errors import CgmemError
 from cgmem.outcome import Outcome
 from cgmem.process import MonitoredProcess
 from cgmem.settings import Settings
 from cgmem.sizes import format_size
-from cgmem.supervisor import Hooks, Supervisor
+from cgmem.supervision import Supervision
+from cgmem.supervisor import Hooks, OnAlert, Supervisor
 from cgmem.thresholds import larger_than_machine
 from cgmem.verdict import Verdict, exit_status
+
+if TYPE_CHECKING:
+    from cgmem.cli.progress import Progress
+    from cgmem.cli.recording import Recording
 
 OUTCOME_LOOK_SECONDS = 0.2
 """How often to look for signals while leftovers are waited for."""
@@ -77,8 +83,9 @@ Exit status: the command's own, or
 @options.config_option
 @options.setting_option("log_dir", "DIR")
 @click.option("--report", metavar="FILE|-|fd:N", help="Write the outcome there as JSON.")
+@click.option("--record", metavar="FILE", help="Keep what was seen, tick by tick (cgmem plot).")
 @click.option("-q", "--quiet", is_flag=True, help="No alerts or warnings on stderr.")
-@click.option("-v", "--verbose", is_flag=True, help="WARNING alerts and the backend's choice too.")
+@click.option("-v", "--verbose", is_flag=True, help="WARNING alerts, the backend, a status line.")
 @click.argument("words", metavar="CMD…", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(
     words: tuple[str, ...],
@@ -86,6 +93,7 @@ def command(
     agent_type: str | None,
     config: str | None,
     report: str | None,
+    record: str | None,
     quiet: bool,
     verbose: bool,
     **values: object,
@@ -98,6 +106,7 @@ def command(
     voice = Voice(quiet=quiet, verbose=verbose)
     try:
         outlet = open_report(report)
+        recording = None if record is None else _recording(record, voice)
     except CgmemError as error:
         complain(described(error))
         return RUN_TROUBLE
@@ -115,7 +124,7 @@ def command(
             settings=settings,
             subprocess_id=_checked(subprocess_id),
             agent_type=agent_type,
-            hooks=Hooks(on_alert=voice.alert, on_start=inbox.block),
+            hooks=Hooks(on_alert=_listener(voice, recording), on_start=inbox.block),
         )
     except (CgmemError, OSError, ValueError, subprocess.SubprocessError) as error:
         supervisor.close()
@@ -125,7 +134,42 @@ def command(
     elif not quiet:
         _say_note(supervisor.choice(settings).note, voice)
     voice.detail(_started(supervisor, settings, process))
-    return _finish(_attend(supervisor, process, inbox), outlet, voice)
+    progress = _progress(process, recording, verbose=verbose)
+    outcome = _attend(supervisor, process, inbox, progress)
+    if recording is not None:
+        recording.end(outcome)
+    return _finish(outcome, outlet, voice)
+
+
+def _recording(path: str, voice: Voice) -> Recording:
+    from cgmem.cli.recording import Recording
+
+    return Recording(path, voice.warn)
+
+
+def _listener(voice: Voice, recording: Recording | None) -> OnAlert:
+    def listen(subprocess_id: str, alert: Alert) -> None:
+        voice.alert(subprocess_id, alert)
+        if recording is not None:
+            recording.alert(alert)
+
+    return voice.alert if recording is None else listen
+
+
+def _progress(
+    process: MonitoredProcess, recording: Recording | None, *, verbose: bool
+) -> Progress | None:
+    """Start to show and record, where that was asked for."""
+    supervision = process.supervision
+    if not (verbose or recording) or not isinstance(supervision, Supervision):
+        return None
+    from cgmem.cli.progress import Progress
+    from cgmem.cli.status_line import StatusLine
+
+    line = StatusLine.where_possible() if verbose else None
+    progress = Progress(supervision, line, recording)
+    progress.start()
+    return progress
 
 
 def _note_larger_than_machine(supervisor: Supervisor, settings: Settings, voice: Voice) -> None:
@@ -171,20 +215,29 @@ def _started(supervisor: Supervisor, settings: Settings, process: MonitoredProce
     return f"{process.subprocess_id}: {budget}; {choice.reason}; logs in {where}"
 
 
-def _attend(supervisor: Supervisor, process: MonitoredProcess, inbox: Inbox) -> Outcome:
+def _attend(
+    supervisor: Supervisor, process: MonitoredProcess, inbox: Inbox, progress: Progress | None
+) -> Outcome:
     """Be the foreground job until the end, then wait for the verdict and the logs."""
     job = ForegroundJob(
         process,
         inbox,
         move_timers=process.supervision.pause,
         ending=lambda: process.level == "ABORTED",
+        before_stop=_nothing if progress is None else progress.hide,
     )
     try:
         job.wait()
         _await_outcome(process, inbox)
     finally:
+        if progress is not None:
+            progress.stop()
         supervisor.close()
     return process.outcome()
+
+
+def _nothing() -> None:
+    """Nothing has to be hidden."""
 
 
 def _await_outcome(process: MonitoredProcess, inbox: Inbox) -> None:

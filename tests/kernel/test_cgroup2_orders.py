@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,20 @@ def order(*words: str) -> dict[str, Any]:
     return answer
 
 
-def test_orders_from_another_process(tmp_path: Path) -> None:
+@pytest.fixture
+def file() -> Iterator[Path]:
+    """Name a file on a disk: on tmpfs it would be memory that can't be taken back."""
+    path = Path("/var/tmp/cgmem-test-orders")
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def test_orders_from_another_process(tmp_path: Path, file: Path) -> None:
     """set, reclaim, freeze, thaw and kill do what they say, and the supervisor follows."""
     real.need_cgroup2()
     with real.supervising(tmp_path, max="128M", tick=0.5) as supervisor:
         process = cgmem.spawn(
-            real.python(CACHE, tmp_path / "file"),
+            real.python(CACHE, file),
             supervisor=supervisor,
             subprocess_id="ordered",
             stdout=subprocess.PIPE,

@@ -1,0 +1,120 @@
+"""`cgmem plot`: a recording, or a live subprocess for a while, drawn in the terminal or a file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cgmem import orders
+from cgmem.cli import options
+from cgmem.cli.output import print_json, say
+from cgmem.errors import ConfigurationError, ScopeVanished
+from cgmem.live_scopes import LiveScope, look
+from cgmem.recorded import Point, Series, parse
+from cgmem.sizes import mb
+
+EPILOG = """\b
+A live subprocess is looked at for --seconds. To keep the whole of a life:
+cgmem run --record FILE -- CMD
+
+\b
+In the terminal it needs plotext, as a picture matplotlib:
+pip install 'cgmem[plot]', 'cgmem[picture]'.
+
+\b
+Examples:
+  cgmem plot build.jsonl
+  cgmem plot build.jsonl --output build.png
+  cgmem plot engineer_abc123 --seconds 60
+
+\b
+Exit status:
+  0  done   1  no such subprocess, or nothing was seen
+  2  wrong usage or trouble
+"""
+
+
+@click.command("plot", epilog=EPILOG)
+@click.argument("what", metavar="FILE|ID")
+@click.option("--output", metavar="FILE", help="Write a picture: .png, .svg or .pdf.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 86400),
+    default=20.0,
+    show_default=True,
+    help="How long to look at a live subprocess.",
+)
+@click.option(
+    "--every", type=click.FloatRange(0.05, 3600), default=0.5, show_default=True,
+    help="Seconds between two looks at it.",
+)  # fmt: skip
+@options.json_option
+def command(what: str, output: str | None, seconds: float, every: float, as_json: bool) -> int:
+    """Draw the memory of a subprocess over time, with its thresholds and alerts."""
+    path = Path(what)
+    # An id is no path: FILE is a file that is there, or a name that no id can be.
+    recorded = path.is_file() or "/" in what
+    series = _read(path) if recorded else _watched(what, seconds, every)
+    if series.skipped:
+        say(f"warning: {series.skipped} torn or foreign lines were skipped")
+    if not series.points:
+        say(f"{what}: no look at it was recorded")
+        return 1
+    if as_json:
+        print_json(_as_json(series))
+    elif output is not None:
+        from cgmem.cli.picture import draw
+
+        draw(series, output)
+    else:
+        from cgmem.cli.terminal_plot import drawn
+
+        print(drawn(series))
+    return 0
+
+
+def _read(path: Path) -> Series:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return parse(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+
+
+def _watched(name: str, seconds: float, every: float) -> Series:
+    points: list[Point] = []
+    began = time.monotonic()
+    with orders.target(name) as to:
+        while time.monotonic() < began + seconds:
+            try:
+                live = look(to.backend, to.scope)
+            except ScopeVanished:
+                live = None
+            if live is None:
+                break
+            points.append(_point(live))
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\r{len(points)} looks, {points[-1].judged_mb} MB\033[K")
+            time.sleep(every)
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\033[K")
+    return Series(name, tuple(points), (), None, 0)
+
+
+def _point(live: LiveScope) -> Point:
+    budget = (None if size is None else mb(size) for size in live.thresholds)
+    used = mb(live.judged_bytes), mb(live.sample.current_bytes)
+    return Point(round(live.age_seconds, 3), *used, *budget)
+
+
+def _as_json(series: Series) -> dict[str, Any]:
+    return {
+        "subprocess_id": series.name,
+        "points": [point._asdict() for point in series.points],
+        "alerts": [told._asdict() for told in series.alerts],
+        "end": series.end,
+    }
