@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 GUEST := env PYTHONPATH=vagrant $(PYTHON) -m cgmem_guest
-CODE := cgmem backends tests vagrant bench examples
+CODE := cgmem backends tests vagrant bench examples hatch_build.py
 
 .PHONY: help
 help: ## list the targets
@@ -84,5 +84,5 @@ $(VENV)/.installed: pyproject.toml $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	@$(BIN)/python -m pip -q install --group test --group lint --group build
+	@$(BIN)/python -m pip -q install -e .[all] --group test --group lint --group build
 	@touch $@

@@ -12,7 +12,7 @@ import os
 import platform
 from pathlib import Path
 
-from bench import agents, footprint, overshoot, spawn, stall, systemd, tick
+from bench import agents, footprint, overshoot, spawn, stall, startup, systemd, tick
 from bench.measure import Table
 
 QUESTIONS = {
@@ -20,6 +20,7 @@ QUESTIONS = {
     "systemd": (systemd.table, 60),
     "tick": (tick.table, 40),
     "footprint": (footprint.table, 3),
+    "startup": (startup.table, 20),
     "overshoot": (overshoot.table, 3),
     "stall": (stall.table, 1),
     "agents": (agents.table, 8),

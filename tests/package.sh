@@ -11,6 +11,7 @@ trap 'rm -rf "$work"' EXIT
 "$work/venv/bin/python" -m pip -q install "$work"/dist/*.whl
 cd "$work"
 "$work/venv/bin/cgmem" --version
+grep -q 'memory budget' "$work/venv/share/man/man1/cgmem-run.1"
 "$work/venv/bin/python" -c '
 import cgmem, cgmem_backends.cgroup2, cgmem_backends.psutil_backend
 import importlib.resources as resources

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import click
 
 from cgmem import __version__
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Verb(NamedTuple):
@@ -36,6 +39,8 @@ VERBS = {
     "check": Verb("cgmem.cli.check", "Say whether there is memory to start a subprocess."),
     "doctor": Verb("cgmem.cli.doctor", "Try every backend on this host and say what works."),
     "config": Verb("cgmem.cli.config", "Show every setting and where it came from."),
+    "completion": Verb("cgmem.cli.completion", "Print a shell's completion script."),
+    "man": Verb("cgmem.cli.man", "Print a manual page."),
 }
 
 
@@ -57,11 +62,23 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb; for a mistyped one say which was meant."""
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
+        mistyped = args and args[0] not in VERBS and not args[0].startswith("-")
+        if mistyped and not ctx.resilient_parsing:
             from cgmem.words import meant, shown
 
             ctx.fail(f"there is no command {shown(args[0])}; {meant(args[0], VERBS)}")
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete verbs from the table, importing none."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [
+            CompletionItem(name, help=verb.help)
+            for name, verb in VERBS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs from the table, importing none."""

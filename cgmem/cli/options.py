@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cgmem.errors import CgmemError
 from cgmem.setting_table import BY_KEY, argument_source, flag_source
 from cgmem.settings import Settings, resolve
 
@@ -38,7 +39,18 @@ config_option = click.option(
     " upwards).",
 )
 
-target_argument = click.argument("name", metavar="ID")
+
+def _live_ids(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from cgmem.live_scopes import live_scopes
+
+    try:
+        ids = {live.record.subprocess_id for live in live_scopes()}
+    except (CgmemError, OSError):  # nothing to complete: the command itself will say why
+        return []
+    return sorted(name for name in ids if name.startswith(incomplete))
+
+
+target_argument = click.argument("name", metavar="ID", shell_complete=_live_ids)
 """A live subprocess: its id, or its location as `show` prints it."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

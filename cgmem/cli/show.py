@@ -37,15 +37,15 @@ Exit status:
 
 
 @click.command("show", epilog=EPILOG)
-@click.argument("subprocess_id", metavar="ID")
+@options.target_argument
 @options.json_option
-def command(subprocess_id: str, as_json: bool) -> int:
+def command(name: str, as_json: bool) -> int:
     """Show one live subprocess: its level, memory, budget, events and processes."""
     found = live_scopes()
-    wanted = [live for live in found if subprocess_id in (live.record.subprocess_id, live.location)]
+    wanted = [live for live in found if name in (live.record.subprocess_id, live.location)]
     if not wanted:
-        check_id(subprocess_id, source="ID")
-        raise orders.unknown(subprocess_id, [live.record.subprocess_id for live in found])
+        check_id(name, source="ID")
+        raise orders.unknown(name, [live.record.subprocess_id for live in found])
     if as_json:
         # Two processes may each have a subprocess of this id.
         print_json([_as_json(live) for live in wanted] if len(wanted) > 1 else _as_json(wanted[0]))
@@ -56,8 +56,8 @@ def command(subprocess_id: str, as_json: bool) -> int:
         print_field("id", live.record.subprocess_id)
         # Coloured, so not for wrapping.
         print(f"{'level':<12}{coloured(live.level)}{', frozen' if live.sample.frozen else ''}")
-        for name, value in _lines(live):
-            print_field(name, value)
+        for heading, value in _lines(live):
+            print_field(heading, value)
     return 0
 
 

@@ -1,0 +1,34 @@
+"""`cgmem completion`: the script with which a shell completes verbs, options and live ids."""
+
+from __future__ import annotations
+
+import click
+
+EPILOG = """\b
+bash:  echo 'eval "$(cgmem completion bash)"' >> ~/.bashrc
+zsh:   echo 'eval "$(cgmem completion zsh)"' >> ~/.zshrc
+fish:  cgmem completion fish > ~/.config/fish/completions/cgmem.fish
+
+\b
+Example:
+  eval "$(cgmem completion bash)"
+
+\b
+Exit status:
+  0  done   2  wrong usage or trouble
+"""
+
+
+@click.command("completion", epilog=EPILOG)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> int:
+    """Print what makes SHELL complete commands, options and ids of live subprocesses."""
+    from click.shell_completion import get_completion_class
+
+    from cgmem.cli.group import cgmem
+
+    script = get_completion_class(shell)
+    if script is None:
+        raise AssertionError(shell)
+    print(script(cgmem, {}, "cgmem", "_CGMEM_COMPLETE").source())
+    return 0
