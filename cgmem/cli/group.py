@@ -24,6 +24,7 @@ class Verb(NamedTuple):
 VERBS = {
     "run": Verb("cgmem.cli.run", "Run a command under a memory budget."),
     "ps": Verb("cgmem.cli.ps", "List live subprocesses, whoever started them."),
+    "top": Verb("cgmem.cli.top", "Watch live subprocesses on the whole screen."),
     "show": Verb("cgmem.cli.show", "Show one live subprocess in detail."),
     "adopt": Verb("cgmem.cli.adopt", "Take over a subprocess whose supervisor is gone."),
     "gc": Verb("cgmem.cli.gc", "Remove what supervisors that were killed have left."),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,27 @@ class Seen(NamedTuple):
     rss_mb: float | None
     """Resident memory; None where it isn't to be had."""
     command: str
+    ppid: int = 0
+    """Its parent; 0 where that isn't known."""
+
+
+def as_tree(processes: Sequence[Seen]) -> list[tuple[int, Seen]]:
+    """Order processes as a tree: (depth, process), the one with the most below it first."""
+    known = {process.pid for process in processes}
+    children = defaultdict[int, list[Seen]](list)
+    for process in processes:
+        # What lost its parent, or has it outside, stands at the top.
+        children[process.ppid if process.ppid in known else 0].append(process)
+
+    def weight(process: Seen) -> float:
+        return (process.rss_mb or 0.0) + sum(map(weight, children[process.pid]))
+
+    def below(pid: int, depth: int) -> Iterator[tuple[int, Seen]]:
+        for process in sorted(children[pid], key=weight, reverse=True):
+            yield depth, process
+            yield from below(process.pid, depth + 1)
+
+    return list(below(0, 0))
 
 
 def look(pids: Sequence[int]) -> list[Seen]:
@@ -41,7 +63,9 @@ def _read_proc(pids: Sequence[int]) -> list[Seen]:
             fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
             rss = fields.get("VmRSS")
             rss_mb = None if rss is None else round(int(rss.split()[0]) * 1024 / MB, 1)
-            found.append(Seen(pid, rss_mb, commands.get(pid) or f"[{fields['Name']}]"))
+            found.append(
+                Seen(pid, rss_mb, commands.get(pid) or f"[{fields['Name']}]", int(fields["PPid"]))
+            )
     return found
 
 
@@ -64,7 +88,7 @@ def _commands(pids: Sequence[int]) -> dict[int, str]:
 def _ask_ps(pids: Sequence[int]) -> list[Seen]:
     try:
         listing = subprocess.run(
-            ["ps", "-o", "pid=,rss=,args=", "-p", ",".join(map(str, pids))],
+            ["ps", "-o", "pid=,ppid=,rss=,args=", "-p", ",".join(map(str, pids))],
             capture_output=True,
             errors="surrogateescape",
             timeout=5,
@@ -74,6 +98,6 @@ def _ask_ps(pids: Sequence[int]) -> list[Seen]:
         return [Seen(pid, None, "") for pid in pids]
     found = []
     for line in listing.splitlines():
-        pid, rss, *command = line.split(None, 2)
-        found.append(Seen(int(pid), round(int(rss) * 1024 / MB, 1), "".join(command)))
+        pid, ppid, rss, *command = line.split(None, 3)
+        found.append(Seen(int(pid), round(int(rss) * 1024 / MB, 1), "".join(command), int(ppid)))
     return found

@@ -11,8 +11,8 @@ import click
 
 from cgmem.cli import options
 from cgmem.cli.output import page, print_json, table_lines, terminal_width
-from cgmem.cli.scope_table import HEADINGS_OF_NUMBERS, SORTS, Filter, Row, rendered
-from cgmem.live_scopes import LiveScope, live_scopes
+from cgmem.cli.scope_table import HEADINGS_OF_NUMBERS, SORTS, Filter, Row, look, rendered
+from cgmem.live_scopes import LiveScope
 from cgmem.selector import NAMES
 from cgmem.trend import Trend
 
@@ -84,13 +84,6 @@ def command(
     return 0
 
 
-def look(trend: Trend, wanted: Filter) -> list[Row]:
-    """Look at every live scope and note it in the trend; the wanted ones."""
-    found = live_scopes()
-    trend.note(time.monotonic(), ((live.location, live.judged_bytes) for live in found))
-    return [Row(live, trend.per_minute(live.location)) for live in filter(wanted.takes, found)]
-
-
 def _watch(rows: Callable[[], list[Row]], every: float, as_json: bool) -> None:
     while True:
         found = rows()
@@ -110,6 +103,8 @@ def _as_json(row: Row) -> dict[str, object]:
 
 
 def _table(rows: list[Row], without: tuple[str, ...] = ()) -> list[str]:
-    room = terminal_width() if sys.stdout.isatty() else None
-    headings, cells = rendered(rows, room=room, without=without)
+    terminal = sys.stdout.isatty()
+    room = terminal_width() if terminal else None
+    bars = terminal and "utf" in (sys.stdout.encoding or "").lower()
+    headings, cells = rendered(rows, room=room, without=without, bars=bars)
     return list(table_lines(headings, cells, right=HEADINGS_OF_NUMBERS))

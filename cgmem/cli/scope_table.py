@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from cgmem.cli.output import age, plain
-from cgmem.live_scopes import LiveScope
+from cgmem.live_scopes import LiveScope, live_scopes
 from cgmem.sizes import format_size
-from cgmem.trend import bar
+from cgmem.trend import Trend, bar
 
 _BAR_WIDTH = 6
 _SEVERITY = {"OK": 0, "NOT_MONITORED": 0, "WARNING": 1, "CRITICAL": 2, "ABORTED": 3}
@@ -35,11 +35,12 @@ class Column(NamedTuple):
 
 def _percent(row: Row) -> str:
     percent = row.live.percent
-    if percent is None:
-        return "-"
-    if not sys.stdout.isatty() or "utf" not in (sys.stdout.encoding or "").lower():
-        return f"{percent:.0f}"
-    return f"{bar(percent / 100, _BAR_WIDTH)}{percent:4.0f}"
+    return "-" if percent is None else f"{percent:.0f}"
+
+
+def _bar(row: Row) -> str:
+    percent = row.live.percent
+    return "-" if percent is None else f"{bar(percent / 100, _BAR_WIDTH)}{percent:4.0f}"
 
 
 def _share(percent: float | None) -> str:
@@ -58,7 +59,7 @@ def _size(size: int | None) -> str:
 
 
 def _level(row: Row) -> str:
-    return "FROZEN" if row.live.sample.frozen and row.live.level == "OK" else row.live.level
+    return "FROZEN" if row.live.sample.frozen else row.live.level
 
 
 COLUMNS = (
@@ -76,6 +77,7 @@ COLUMNS = (
     Column("BACKEND", lambda row: row.live.backend, right=False, gives_way=7),
     Column("BY", lambda row: _by(row.live), right=False, gives_way=8),
 )
+_WITH_BAR = Column("%", _bar)
 HEADINGS_OF_NUMBERS = tuple(column.heading for column in COLUMNS if column.right)
 
 
@@ -118,18 +120,33 @@ class Filter(NamedTuple):
         )
 
 
+def look(trend: Trend, wanted: Filter) -> list[Row]:
+    """Look at every live scope and note it in the trend; the wanted ones."""
+    found = live_scopes()
+    trend.note(time.monotonic(), ((live.location, live.judged_bytes) for live in found))
+    return [Row(live, trend.per_minute(live.location)) for live in filter(wanted.takes, found)]
+
+
 def rendered(
-    rows: Sequence[Row], *, room: int | None, without: Sequence[str] = ()
+    rows: Sequence[Row],
+    *,
+    room: int | None,
+    without: Sequence[str] = (),
+    gap: int = 1,
+    bars: bool = False,
 ) -> tuple[list[str], list[list[str]]]:
     """The headings and cells of the columns that fit into `room` characters (None: all).
 
-    `without` names headings to leave out.
+    `without` names headings to leave out; `gap` is the space between two columns;
+    `bars` draws the share of the limit too.
     """
     columns = [column for column in COLUMNS if column.heading not in without]
+    if bars:
+        columns = [_WITH_BAR if column.heading == "%" else column for column in columns]
     while True:
         headings = [column.heading for column in columns]
         cells = [[column.cell(row) for column in columns] for row in rows]
-        if room is None or _width([headings, *cells]) <= room:
+        if room is None or _width([headings, *cells], gap) <= room:
             return headings, cells
         least = max(columns, key=lambda column: column.gives_way)
         if least.gives_way == 0:
@@ -137,8 +154,8 @@ def rendered(
         columns.remove(least)
 
 
-def _width(lines: Sequence[Sequence[str]]) -> int:
+def _width(lines: Sequence[Sequence[str]], gap: int) -> int:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     # The id may be cut short rather than a column be missing.
     widths[0] = min(widths[0], 20)
-    return sum(widths) + len(widths) - 1
+    return sum(widths) + gap * (len(widths) - 1)

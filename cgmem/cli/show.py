@@ -14,7 +14,7 @@ import click
 from cgmem import orders
 from cgmem.cli import options
 from cgmem.cli.output import age, coloured, plain, print_field, print_json
-from cgmem.cli.processes import Seen, look
+from cgmem.cli.processes import Seen, as_tree, look
 from cgmem.contract import MB, MemoryEvents
 from cgmem.ids import check_id
 from cgmem.live_scopes import LiveScope, live_scopes
@@ -165,13 +165,14 @@ def _kernel_lines(live: LiveScope) -> Iterator[tuple[str, str]]:
 
 
 def _process_lines(processes: list[Seen]) -> Iterator[tuple[str, str]]:
-    largest = sorted(processes, key=lambda seen: seen.rss_mb or 0.0, reverse=True)
-    yield "processes", f"{len(processes)}, by resident memory:"
-    for seen in largest[:_SHOWN_PROCESSES]:
+    tree = as_tree(processes)
+    yield "processes", f"{len(processes)}, with resident memory:"
+    for depth, seen in tree[:_SHOWN_PROCESSES]:
         rss = "?" if seen.rss_mb is None else f"{seen.rss_mb}MB"
-        yield "", f"{seen.pid:>7}  {rss:>9}  {_shortened(plain(seen.command))}"
-    if len(largest) > _SHOWN_PROCESSES:
-        yield "", f"{'…':>7}  and {len(largest) - _SHOWN_PROCESSES} more"
+        indent = "  " * min(depth, 8)
+        yield "", f"{seen.pid:>7}  {rss:>9}  {indent}{_shortened(plain(seen.command))}"
+    if len(tree) > _SHOWN_PROCESSES:
+        yield "", f"{'…':>7}  and {len(tree) - _SHOWN_PROCESSES} more"
 
 
 def _shortened(command: str, room: int = 48) -> str:
