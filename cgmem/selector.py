@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import NamedTuple, cast
 
@@ -103,6 +104,11 @@ def is_supervised(record: ScopeRecord) -> bool:
 def pid_namespace() -> int:
     """Inode of this process's pid namespace; 0 where there is none to see."""
     return cast(int, import_module("cgmem_backends.scope_record").pid_namespace())
+
+
+def process_events_command() -> list[str]:
+    """The command that writes every fork, exec and exit of this host (a program of its own)."""
+    return [sys.executable, "-m", "cgmem_backends.process_events"]
 
 
 def process_start(pid: int) -> int | None:

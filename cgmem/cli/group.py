@@ -35,6 +35,7 @@ VERBS = {
     "kill": Verb("cgmem.cli.kill", "End a live subprocess with everything in it."),
     "alerts": Verb("cgmem.cli.alerts", "Show the alert log, or follow it."),
     "stats": Verb("cgmem.cli.stats", "Sum up past runs; suggest thresholds."),
+    "trace": Verb("cgmem.cli.trace", "Follow every process, find the hog."),
     "plot": Verb("cgmem.cli.plot", "Draw the memory of a subprocess over time."),
     "status": Verb("cgmem.cli.status", "Show the machine's memory, backend and log directory."),
     "check": Verb("cgmem.cli.check", "Say whether there is memory to start a subprocess."),

@@ -1,0 +1,84 @@
+"""The program that tells of every fork, exec and exit, and how far it can."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from cgmem import selector
+
+READY_SECONDS = 10.0
+"""pyroute2 takes a while to import on a slow machine."""
+
+_SOURCES = ("life", "memory")
+
+
+class EventSource:
+    """Starts the program and reads what it writes. `cannot` says what it can't see, and why."""
+
+    def __init__(self) -> None:
+        """Returns once it listens, or has said why it can't."""
+        self.cannot: dict[str, str] = {}
+        self._ready = set[str]()
+        self._rest = b""
+        self._held: list[dict[str, Any]] = []
+        self._program = subprocess.Popen(
+            selector.process_events_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        deadline = time.monotonic() + READY_SECONDS
+        while self._undecided() and time.monotonic() < deadline:
+            self._held += self.events(0.2)
+        for what in self._undecided():
+            self.cannot[what] = f"not ready after {READY_SECONDS:.0f} s"
+
+    def sees(self, what: str) -> bool:
+        """Whether this source ("life" or "memory") works."""
+        return what not in self.cannot
+
+    def events(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """Wait at most so long for the next events, and give those that there are."""
+        held, self._held = self._held, []
+        yield from held
+        for line in self._lines(seconds):
+            event = json.loads(line)
+            if event["event"] == "ready":
+                self._ready.add(event["what"])
+            elif event["event"] == "cannot":
+                self.cannot[event["what"]] = event["why"]
+            else:
+                yield event
+
+    def close(self) -> None:
+        """End the program."""
+        if self._program.stdin is not None:
+            self._program.stdin.close()
+        if self._program.stdout is not None:
+            self._program.stdout.close()
+        self._program.wait()
+
+    def _undecided(self) -> list[str]:
+        return [what for what in _SOURCES if what not in self._ready and what not in self.cannot]
+
+    def _lines(self, seconds: float) -> list[bytes]:
+        stdout = self._program.stdout
+        if stdout is None or self._program.poll() is not None:
+            for what in _SOURCES:
+                self.cannot.setdefault(what, "the program that listens has ended")
+            time.sleep(seconds)
+            return []
+        lines: list[bytes] = []
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 or not lines:
+            if not select.select([stdout], [], [], max(0.0, left))[0]:
+                break
+            chunk = os.read(stdout.fileno(), 1 << 16)
+            if not chunk:
+                break
+            *whole, self._rest = (self._rest + chunk).split(b"\n")
+            lines += whole
+        return lines

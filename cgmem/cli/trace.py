@@ -1,0 +1,231 @@
+"""`cgmem trace`: every process of a subprocess, however short it lived, and which was the hog."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cgmem import orders
+from cgmem.cli import options
+from cgmem.cli.events import EventSource
+from cgmem.cli.output import print_json, print_table, say
+from cgmem.errors import CgmemError, ConfigurationError, UnknownIdError
+from cgmem.ids import new_id
+from cgmem.sizes import format_size
+from cgmem.traced import Trace, Traced, lifetime
+
+LOOK_SECONDS = 0.1
+_SHOWN = 30
+
+EPILOG = """\b
+Root sees every process, also one that lived for 50 ms (fork, exec and exit
+from the kernel's process connector, peak memory from taskstats). It needs
+pyroute2: pip install 'cgmem[trace]'. Without either, what lives long enough
+to be looked at 10 times a second is still shown, and the output says so.
+
+\b
+Examples:
+  sudo cgmem trace engineer_abc123 --seconds 60
+  sudo cgmem trace --max 2G -- make -j8
+
+\b
+Exit status:
+  0  done   1  no such subprocess   2  wrong usage or trouble
+  of CMD: as cgmem run
+"""
+
+
+class _Command(click.Command):
+    """Tells `trace ID` from `trace -- CMD`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["cgmem.dashes"] = "--" in args
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    "trace", cls=_Command, epilog=EPILOG, options_metavar="[OPTIONS] [--]",
+)  # fmt: skip
+@click.option("--max", metavar="SIZE", help="The hard limit of CMD.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.1), metavar="SECONDS", help="How long (default: its end)."
+)
+@click.argument("words", metavar="ID | CMD…", nargs=-1, required=True, type=click.UNPROCESSED)
+@options.json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    max: str | None,  # noqa: A002  (the option's name)
+    seconds: float | None,
+    words: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Follow every process of a live subprocess, or of CMD, until it ends or Ctrl-C."""
+    source = EventSource()
+    try:
+        if context.meta["cgmem.dashes"]:
+            status, trace = _command_traced(source, words, max, seconds)
+        elif len(words) == 1 and max is None:
+            status, trace = 0, _live_traced(source, words[0], seconds)
+        else:
+            raise ConfigurationError("more than one ID", hint="cgmem trace -- CMD runs a command")
+    finally:
+        source.close()
+    if as_json:
+        print_json(_as_json(trace, source))
+    else:
+        _print(trace, source)
+    return status
+
+
+def _live_traced(source: EventSource, name: str, seconds: float | None) -> Trace:
+    trace = Trace()
+    with orders.target(name) as to, suppress(KeyboardInterrupt):
+        pids = to.scope.pids
+        _look(trace, pids())
+        _follow(trace, source, pids, lambda: not pids(), seconds)
+    return trace
+
+
+def _command_traced(
+    source: EventSource, words: tuple[str, ...], limit: str | None, seconds: float | None
+) -> tuple[int, Trace]:
+    name = new_id(os.path.basename(words[0]))  # noqa: PTH119  (no path)
+    ours = [sys.executable, "-m", "cgmem", "run", "--id", name]
+    budget = [] if limit is None else ["--max", limit]
+    # The terminal's keys are for the command; it is `run` that ends as it does.
+    before = signal.signal(signal.SIGINT, lambda _signum, _frame: None)  # the default after exec
+    try:
+        run = subprocess.Popen([*ours, *budget, "--", *words])
+        trace = Trace(hidden=[run.pid])
+        _follow(trace, source, lambda: _pids(name), lambda: run.poll() is not None, seconds)
+        status = run.wait()
+        return (128 - status if status < 0 else status), trace
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _pids(name: str) -> list[int]:
+    try:
+        with orders.target(name) as to:
+            return to.scope.pids()
+    except (UnknownIdError, CgmemError):
+        return []
+
+
+def _follow(
+    trace: Trace,
+    source: EventSource,
+    pids: Callable[[], list[int]],
+    over: Callable[[], bool],
+    seconds: float | None,
+) -> None:
+    until = None if seconds is None else time.monotonic() + seconds
+    while not over() and (until is None or time.monotonic() < until):
+        _take(trace, source, LOOK_SECONDS)
+        living = pids()
+        _look(trace, living)
+        if not source.sees("life"):
+            trace.gone(living, time.monotonic())
+    # What the kernel has told by now.
+    _take(trace, source, LOOK_SECONDS)
+    trace.gone(pids(), time.monotonic())
+
+
+def _take(trace: Trace, source: EventSource, seconds: float) -> None:
+    for event in source.events(seconds):
+        begun = trace.take(event, time.monotonic())
+        if begun is not None:
+            _look(trace, [begun])
+
+
+def _look(trace: Trace, pids: list[int]) -> None:
+    """Read names and peaks while they are there to be read."""
+    for pid in pids:
+        with suppress(OSError, ValueError):
+            text = Path(f"/proc/{pid}/status").read_text(errors="replace")
+            fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()[:400].rstrip(b"\0").split(b"\0")
+            command = " ".join(word.decode(errors="replace") for word in words)
+            peak = fields.get("VmHWM", "0").split()[0]
+            trace.seen(pid, int(fields["PPid"]), command or f"[{fields['Name']}]", int(peak))
+
+
+def _print(trace: Trace, source: EventSource) -> None:
+    found = sorted(trace.processes, key=lambda process: process.peak_kib or 0, reverse=True)
+    rows = [_row(process) for process in found[:_SHOWN]]
+    print_table(("COMMAND", "PID", "PPID", "PEAK", "LIVED", "END"), rows, right=_NUMBERS)
+    if len(found) > _SHOWN:
+        print(f"… and {len(found) - _SHOWN} more")
+    hog = trace.hog
+    if hog is not None:
+        lived = _seconds(hog)
+        print(f"\nhog: pid {hog.pid}, {_size(hog)} resident at most, lived {lived}")
+        print(f"     {hog.command}"[:200])
+    for what, why in source.cannot.items():
+        say(_MISSING[what].format(why=why))
+
+
+_NUMBERS = ("PID", "PPID", "PEAK", "LIVED")
+_MISSING = {
+    "life": "only processes that lived long enough to be looked at are shown: {why};"
+    " as root (Linux 6.6 and later: anybody), with pip install 'cgmem[trace]', all are",
+    "memory": "the peak of a short process may be too low or missing: {why};"
+    " as root, with pip install 'cgmem[trace]', the kernel tells it",
+}
+
+
+def _row(process: Traced) -> tuple[str, ...]:
+    name = process.command if len(process.command) <= 60 else f"{process.command[:59]}…"
+    pids = str(process.pid), str(process.ppid)
+    return (name or "?", *pids, _size(process), _seconds(process), _end(process))
+
+
+def _size(process: Traced) -> str:
+    return "?" if process.peak_kib is None else format_size(process.peak_kib * 1024)
+
+
+def _seconds(process: Traced) -> str:
+    lived = lifetime(process, time.monotonic())
+    return "?" if lived is None else f"{lived:.2f} s"
+
+
+def _end(process: Traced) -> str:
+    if process.ended is None:
+        return "lives"
+    if process.status is None:
+        return "?"
+    code = os.waitstatus_to_exitcode(process.status & 0xFF7F)
+    return f"exit {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _as_json(trace: Trace, source: EventSource) -> dict[str, Any]:
+    now = time.monotonic()
+
+    def one(process: Traced) -> dict[str, Any]:
+        return {
+            "pid": process.pid,
+            "ppid": process.ppid,
+            "command": process.command,
+            "peak_kib": process.peak_kib,
+            "seconds": lifetime(process, now),
+            "status": process.status,
+            "lives": process.ended is None,
+        }
+
+    hog = trace.hog
+    return {
+        "processes": [one(process) for process in trace.processes],
+        "hog": None if hog is None else one(hog),
+        "complete": not source.cannot,
+        "cannot": source.cannot,
+    }

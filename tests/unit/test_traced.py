@@ -1,0 +1,139 @@
+"""Processes made from events, and events made from what the kernel sends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cgmem.traced import Trace, lifetime
+from cgmem_backends.process_events import life_event, memory_event
+
+PIDS = st.integers(1, 6)
+EVENTS = st.one_of(
+    st.fixed_dictionaries({"event": st.just("fork"), "pid": PIDS, "ppid": PIDS}),
+    st.fixed_dictionaries({"event": st.sampled_from(["exec", "exit"]), "pid": PIDS}),
+    st.fixed_dictionaries({"event": st.just("memory"), "pid": PIDS, "peak_kib": PIDS}),
+)
+
+
+def fork(pid: int, ppid: int) -> dict[str, Any]:
+    """A fork."""
+    return {"event": "fork", "pid": pid, "ppid": ppid}
+
+
+def memory(pid: int, peak_kib: int, name: str = "x") -> dict[str, Any]:
+    """An end as taskstats tells it."""
+    told = {"peak_kib": peak_kib, "seconds": 0.05, "name": name, "status": 9}
+    return {"event": "memory", "pid": pid, **told}
+
+
+def test_the_hog_that_lived_shortly() -> None:
+    """A grandchild that nobody looked at is named, with its peak, its life and its end."""
+    trace = Trace(hidden=[10])
+    for event in (fork(11, 10), fork(12, 11), {"event": "exec", "pid": 12}, memory(12, 300_000)):
+        trace.take(event, 1.0)
+    hog = trace.hog
+
+    assert hog is not None
+    assert (hog.pid, hog.ppid, hog.command, hog.peak_kib, hog.status) == (12, 11, "x", 300_000, 9)
+    assert lifetime(hog, 99.0) == 0.05
+    assert [process.pid for process in trace.processes] == [12, 11]
+
+
+def test_strangers_are_passed_over() -> None:
+    """Only the roots and what they fork."""
+    trace = Trace(hidden=[10])
+    trace.take(fork(21, 20), 1.0)
+    trace.take(memory(21, 5), 2.0)
+
+    assert trace.processes == []
+    assert trace.hog is None
+
+
+def test_both_sources_tell_of_an_end_in_any_order() -> None:
+    """One process, whichever of exit and memory comes first."""
+    for order in ((0, 1), (1, 0)):
+        events = ({"event": "exit", "pid": 11, "status": 256}, memory(11, 7))
+        trace = Trace(hidden=[10])
+        trace.take(fork(11, 10), 1.0)
+        for number in order:
+            trace.take(events[number], 2.0)
+        (process,) = trace.processes
+
+        assert (process.peak_kib, process.seconds) == (7, 0.05)
+        assert process.ended == 2.0
+
+
+def test_a_pid_that_is_used_again() -> None:
+    """Two lives are two processes."""
+    trace = Trace(hidden=[10])
+    for peak in (5, 6):
+        trace.take(fork(11, 10), 1.0)
+        trace.take(memory(11, peak), 2.0)
+
+    assert [process.peak_kib for process in trace.processes] == [5, 6]
+
+
+def test_what_is_only_looked_at() -> None:
+    """Without events: seen with its highest peak, and gone when it is no longer there."""
+    trace = Trace()
+    trace.seen(11, 1, "sh", 100)
+    trace.seen(11, 1, "", 50)
+    trace.gone([], 5.0)
+    (process,) = trace.processes
+
+    assert (process.command, process.peak_kib, process.ended) == ("sh", 100, 5.0)
+    assert lifetime(process, 9.0) is None
+
+
+@given(events=st.lists(EVENTS, max_size=60))
+def test_any_order_of_events_can_be_taken(events: list[dict[str, Any]]) -> None:
+    """No sequence raises, and no more processes are there than were begun."""
+    trace = Trace(hidden=[1])
+    trace.seen(2, 1, "sh", None)
+    for event in events:
+        trace.take(event, 1.0)
+    begun = 1 + sum(event["event"] == "fork" for event in events)
+
+    assert len(trace.processes) <= begun
+
+
+def test_messages_of_the_process_connector() -> None:
+    """Threads are no processes; what is of no interest is left out."""
+    forked = {"event": "PROC_EVENT_FORK", "parent_pid": 7, "parent_tgid": 1, "child_pid": 8}
+
+    assert life_event({**forked, "child_tgid": 8}) == fork(8, 1)
+    assert life_event({**forked, "child_tgid": 7}) is None
+    assert life_event({"event": "PROC_EVENT_EXEC", "process_pid": 8, "process_tgid": 8}) == {
+        "event": "exec",
+        "pid": 8,
+    }
+    assert life_event({"event": "PROC_EVENT_COMM"}) is None
+    assert life_event({}) is None
+
+
+class Attributes(dict[str, Any]):
+    """A netlink message as pyroute2 has it."""
+
+    def get_attr(self, name: str) -> Any:
+        """One attribute; None where it is absent."""
+        return self.get(name)
+
+
+def test_messages_of_taskstats() -> None:
+    """Names may be bytes that are no text; a message without figures is passed over."""
+    figures = {
+        "ac_comm": b"caf\xe9",
+        "ac_pid": 8,
+        "ac_exitcode": 0,
+        "hiwater_rss": 300,
+        "ac_etime": 50_000,
+    }
+    inner = Attributes(TASKSTATS_TYPE_STATS=figures)
+    event = memory_event(Attributes(TASKSTATS_TYPE_AGGR_PID=inner))
+
+    assert event is not None
+    assert (event["name"], event["peak_kib"], event["seconds"]) == ("caf\ufffd", 300, 0.05)
+    assert memory_event(Attributes()) is None
