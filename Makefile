@@ -84,5 +84,5 @@ $(VENV)/.installed: pyproject.toml $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	@$(BIN)/python -m pip -q install -e .[all] --group test --group lint --group build
+	@$(BIN)/python -m pip -q install -e '.[all]' --group test --group lint --group build
 	@touch $@

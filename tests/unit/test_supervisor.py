@@ -803,3 +803,19 @@ def test_an_orphan_that_cannot_be_had(
 
     assert scope.detached == 2
     assert supervisor.live() == []
+
+
+def test_a_budget_set_from_outside_is_looked_for(
+    supervisor: Supervisor, backend: FakeBackend
+) -> None:
+    """When the bell rings, rewritten budgets are taken over, and judged though nothing moved."""
+    process = start(supervisor)
+    (scope,) = backend.opened
+    scope.current_bytes = 20 * MB
+    process.check_memory()
+    scope.rewritten = scope.record._replace(warning_bytes=10 * MB)
+    backend.bell = True
+    supervisor.poller().tick(time.monotonic() + 100)
+
+    assert until(lambda: process.level == "WARNING")
+    assert backend.bell is False
