@@ -245,7 +245,10 @@ class Scope(Protocol):
         """
 
     def counters(self) -> Counters:
-        """Take the last read. Valid once every process has ended and until `close`."""
+        """Take the last read. Valid once every process has ended and until `close`.
+
+        Before that: what it is so far.
+        """
 
     def set_limits(self, limits: Limits) -> EffectiveLimits:
         """Set the budget and read back what the kernel holds."""

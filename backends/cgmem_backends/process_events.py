@@ -93,13 +93,15 @@ def memory_event(message: Any) -> Event | None:
     if found is None:
         return None
     name = found["ac_comm"]
+    # 32 bytes as the kernel filled them, or text, whatever version the kernel's struct has.
+    text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
     return {
         "event": "memory",
         "pid": found["ac_pid"],
         "status": found["ac_exitcode"],
         "peak_kib": found["hiwater_rss"],
         "seconds": found["ac_etime"] / 1e6,
-        "name": name.decode(errors="replace") if isinstance(name, bytes) else name,
+        "name": text.partition("\0")[0],
     }
 
 

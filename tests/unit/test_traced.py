@@ -125,7 +125,7 @@ class Attributes(dict[str, Any]):
 def test_messages_of_taskstats() -> None:
     """Names may be bytes that are no text; a message without figures is passed over."""
     figures = {
-        "ac_comm": b"caf\xe9",
+        "ac_comm": b"caf\xe9" + bytes(28),
         "ac_pid": 8,
         "ac_exitcode": 0,
         "hiwater_rss": 300,
