@@ -35,6 +35,7 @@ class Trace:
 
     def __init__(self, hidden: Iterable[int] = ()) -> None:
         self._hidden = set(hidden)
+        self._hidden_living = set(self._hidden)
         self._living: dict[int, Traced] = {}
         self._ended: list[Traced] = []
         self._waiting: OrderedDict[int, Mapping[str, Any]] = OrderedDict()
@@ -43,6 +44,13 @@ class Trace:
     def processes(self) -> list[Traced]:
         """All of them, in the order of their ends, then those that live."""
         return [*self._ended, *self._living.values()]
+
+    @property
+    def settled(self) -> bool:
+        """Every process that was followed has ended, and its figures have been told."""
+        if self._living or self._hidden_living:
+            return False
+        return all(process.seconds is not None for process in self._ended)
 
     @property
     def hog(self) -> Traced | None:
@@ -73,6 +81,8 @@ class Trace:
             # Whoever asks too late what it is now has the kernel's name for it at the end.
             self._living[pid] = self._living[pid]._replace(command="")
             return pid
+        if what == "exit":
+            self._hidden_living.discard(pid)
         if what == "exit" and pid in self._living:
             self._living[pid] = self._living[pid]._replace(ended=at, status=event.get("status"))
             self._end(pid, self._waiting.pop(pid, {}), at)

@@ -45,6 +45,8 @@ def _listen(what: str, events: Callable[[], Iterator[Event]]) -> None:
         try:
             for event in events():
                 _write(event)
+        except BrokenPipeError:  # nobody reads any more: stdin is closed too
+            return
         except Exception as error:  # noqa: BLE001  (told to whoever reads; pyroute2 raises its own)
             _write({"event": "cannot", "what": what, "why": f"{type(error).__name__}: {error}"})
 

@@ -32,7 +32,8 @@ class EventSource:
         )
         deadline = time.monotonic() + READY_SECONDS
         while self._undecided() and time.monotonic() < deadline:
-            self._held += self.events(0.2)
+            # Those that were held come first in what it gives.
+            self._held = list(self.events(0.2))
         for what in self._undecided():
             self.cannot[what] = f"not ready after {READY_SECONDS:.0f} s"
 

@@ -24,6 +24,8 @@ from cgmem.sizes import format_size
 from cgmem.traced import Trace, Traced, lifetime
 
 LOOK_SECONDS = 0.1
+SETTLED_SECONDS = 3.0
+"""How long to wait, after the end, for what the kernel tells of it."""
 _SHOWN = 30
 
 EPILOG = """\b
@@ -136,8 +138,11 @@ def _follow(
         _look(trace, living)
         if not source.sees("life"):
             trace.gone(living, time.monotonic())
-    # What the kernel has told by now.
+    # What the kernel has told by now may still be on its way.
+    patience = time.monotonic() + (SETTLED_SECONDS if over() and not source.cannot else 0.0)
     _take(trace, source, LOOK_SECONDS)
+    while not trace.settled and time.monotonic() < patience:
+        _take(trace, source, LOOK_SECONDS)
     trace.gone(pids(), time.monotonic())
 
 

@@ -62,6 +62,11 @@ def test_both_sources_tell_of_an_end_in_any_order() -> None:
             trace.take(events[number], 2.0)
         (process,) = trace.processes
 
+        settled = [trace.settled]
+        trace.take({"event": "exit", "pid": 10}, 3.0)
+        settled.append(trace.settled)
+
+        assert settled == [False, True]
         assert (process.peak_kib, process.seconds) == (7, 0.05)
         assert process.ended == 2.0
 
