@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+_RECENT = 64
+"""How many of those that ended last may still be without their figures."""
 _WAITING = 4096
 """Ends that were told before the fork was: the two sources are not in step."""
 
@@ -68,7 +70,7 @@ class Trace:
     def gone(self, living: Iterable[int], at: float) -> None:
         """Only these live now: the others ended, unseen."""
         for pid in self._living.keys() - set(living):
-            self._end(pid, {}, at)
+            self._end(pid, at)
 
     def take(self, event: Mapping[str, Any], at: float) -> int | None:
         """Take one event; the pid of a followed process that was begun by fork or exec."""
@@ -84,10 +86,10 @@ class Trace:
         if what == "exit":
             self._hidden_living.discard(pid)
         if what == "exit" and pid in self._living:
-            self._living[pid] = self._living[pid]._replace(ended=at, status=event.get("status"))
-            self._end(pid, self._waiting.pop(pid, {}), at)
+            self._living[pid] = self._living[pid]._replace(status=event.get("status"))
+            self._end(pid, at)
         elif what == "memory":
-            self._measured(pid, event, at)
+            self._measured(pid, event)
         return None
 
     def _follows(self, pid: object) -> bool:
@@ -100,12 +102,10 @@ class Trace:
         self._living[pid] = Traced(pid, event["ppid"], command, began=at)
         return pid
 
-    def _measured(self, pid: int, event: Mapping[str, Any], at: float) -> None:
-        if pid in self._living:
-            # Its exit may still be to come; what is measured is measured.
-            self._end(pid, event, at)
-            return
-        for number in range(len(self._ended) - 1, max(-1, len(self._ended) - 64), -1):
+    def _measured(self, pid: int, event: Mapping[str, Any]) -> None:
+        # Of one that lives, as far as we know, the exec and the exit may still be to come.
+        ended = () if pid in self._living else range(len(self._ended) - 1, -1, -1)
+        for number in ended[:_RECENT]:
             if self._ended[number].pid == pid and self._ended[number].seconds is None:
                 self._ended[number] = _with_figures(self._ended[number], event)
                 return
@@ -113,10 +113,9 @@ class Trace:
         while len(self._waiting) > _WAITING:
             self._waiting.popitem(last=False)
 
-    def _end(self, pid: int, figures: Mapping[str, Any], at: float) -> None:
-        process = self._living.pop(pid)
-        process = process._replace(ended=process.ended or at)
-        self._ended.append(_with_figures(process, figures))
+    def _end(self, pid: int, at: float) -> None:
+        process = self._living.pop(pid)._replace(ended=at)
+        self._ended.append(_with_figures(process, self._waiting.pop(pid, {})))
 
 
 def _with_figures(process: Traced, event: Mapping[str, Any]) -> Traced:

@@ -32,8 +32,12 @@ def memory(pid: int, peak_kib: int, name: str = "x") -> dict[str, Any]:
 def test_the_hog_that_lived_shortly() -> None:
     """A grandchild that nobody looked at is named, with its peak, its life and its end."""
     trace = Trace(hidden=[10])
-    for event in (fork(11, 10), fork(12, 11), {"event": "exec", "pid": 12}, memory(12, 300_000)):
+    # The end is told by one source before the other has told of the beginning.
+    for event in (fork(11, 10), fork(12, 11), memory(12, 300_000)):
         trace.take(event, 1.0)
+    trace.seen(12, 11, "its parent's name", None)
+    for what in ("exec", "exit"):
+        trace.take({"event": what, "pid": 12, "status": 9}, 1.5)
     hog = trace.hog
 
     assert hog is not None
@@ -77,6 +81,7 @@ def test_a_pid_that_is_used_again() -> None:
     for peak in (5, 6):
         trace.take(fork(11, 10), 1.0)
         trace.take(memory(11, peak), 2.0)
+        trace.take({"event": "exit", "pid": 11, "status": 0}, 2.0)
 
     assert [process.peak_kib for process in trace.processes] == [5, 6]
 
