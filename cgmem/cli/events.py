@@ -12,7 +12,7 @@ from typing import Any
 
 from cgmem import selector
 
-READY_SECONDS = 10.0
+READY_SECONDS = 30.0
 """pyroute2 takes a while to import on a slow machine."""
 
 _SOURCES = ("life", "memory")
