@@ -22,8 +22,7 @@ else:
     sys.exit(3)
 """
 
-if sys.platform != "linux":
-    pytest.skip("the sources are Linux's", allow_module_level=True)
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sources are Linux's")
 
 
 def test_the_hog_of_a_command(tmp_path: Path) -> None:
