@@ -47,6 +47,10 @@ test-guest: ## kernel and contract tests on real cgroup v2 (Debian 13, Debian 12
 test-matrix: ## the kernel tests, long ones too, on every kernel, swap, huge pages and PSI (hours)
 	$(GUEST) test --matrix
 
+.PHONY: chaos
+chaos: ## misbehaving subprocesses and faults on a real kernel, for ten minutes
+	$(GUEST) run --guest debian13 --timeout 1500 -- python3 -m tests.chaos --seconds 600
+
 .PHONY: test-native
 test-native: $(VENV)/.dev ## the kernel tests on this host's own cgroup v2
 	sh tests/native.sh $(BIN)/python
