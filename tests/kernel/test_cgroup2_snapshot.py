@@ -97,8 +97,9 @@ def test_stalled_leakers_hold_up_nobody(tmp_path: Path, capsys: pytest.CaptureFi
             f" {len(snapshots)} snapshots, {partial} partial\n"
         )
     assert None not in snapshots
-    # As late as 16 threads on two emulated processors make it; a read that hangs takes minutes.
-    assert watcher.latest < 20
+    # How late is the machine's affair: 16 threads in reclaim on two emulated processors. A poller
+    # that waits for a read of a stalled process waits for as long as that is stalled.
+    assert watcher.latest < real.PATIENCE
     log = (tmp_path / "logs" / "memory-alerts.log").read_text()
     assert "hunter2" not in log
     assert [json.loads(line)["level"] for line in log.splitlines()].count("CRITICAL") == len(
