@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from cgmem.contract import Counters, MemoryEvents, Metric, ScopeRecord, SystemMemory
+from cgmem.ended import Ended, WhatWeDid
 from cgmem.figures import Figures, finish
 from cgmem.logs.lines import snapshot_mb
 from cgmem.outbox import Taken
 from cgmem.outcome import Outcome
 from cgmem.plan import Plan
-from cgmem.verdict import Ended, WhatWeDid, killed_at_own_limit, verdict
+from cgmem.verdict import killed_at_own_limit, verdict
 
 NAMED = 3
 """Processes in a message."""
@@ -33,6 +34,7 @@ class Seen(NamedTuple):
     leftovers: tuple[int, ...]
     what_we_did: WhatWeDid | None
     sigkill_needed: bool
+    oom_came_first: bool
     system_memory: SystemMemory
     baseline: MemoryEvents | None = None
     """memory.events when we took over a scope that had already lived."""
@@ -64,8 +66,13 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
             what_we_did=seen.what_we_did,
             sigkill_needed=seen.sigkill_needed,
             top=_top(seen.snapshot),
-            swap_free_bytes=seen.system_memory.swap_free_bytes,
             kernel_limits=plan.policy.kernel_limits,
+            oom_came_first=seen.oom_came_first,
+            duration_seconds=seen.duration_seconds,
+            started_at=record.started_at,
+            timeout_seconds=plan.settings.timeout_seconds,
+            effective=plan.effective,
+            system_memory=seen.system_memory,
         )
     )
     return Outcome(

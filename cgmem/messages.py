@@ -6,6 +6,7 @@ and `cgmem.verdict`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -32,6 +33,21 @@ def size(count: int | None) -> str:
     if count and count % GB == 0:
         return f"{count // GB}G"
     return threshold_mb(count).removesuffix("B")
+
+
+def duration(seconds: float) -> str:
+    """Return a time span to read: `12.3 s`, `5 min 20 s`, `2 h 3 min`."""
+    if seconds < 120:
+        return f"{round(seconds, 1):g} s"
+    minutes = int(seconds) // 60
+    if minutes < 120:
+        return f"{minutes} min {int(seconds) % 60} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def wall_clock(at: float) -> str:
+    """Return a local time (seconds since the epoch) as the logs' readers know it, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def exceeded(

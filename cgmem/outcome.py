@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
     system_memory: SystemMemory
     log_dir: str | None
     sigkill_needed: bool
-    """cgmem ended it, and SIGTERM was not enough."""
+    """cgmem ended it, and not by SIGTERM alone."""
     unobserved: bool = False
     """Nobody was there at its end; what is told is what its scope still knew later."""
     snapshot: dict[str, Any] | None = None

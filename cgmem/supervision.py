@@ -29,6 +29,7 @@ from cgmem.contract import (
     Snapshot,
     SystemMemory,
 )
+from cgmem.ended import WhatWeDid
 from cgmem.errors import CgmemError, ScopeVanished
 from cgmem.main_process import READABLE, AdoptedProcesses, MainProcess
 from cgmem.outbox import Outbox, worth_a_snapshot
@@ -36,7 +37,7 @@ from cgmem.outcome import Outcome
 from cgmem.plan import Plan
 from cgmem.poller import Poller
 from cgmem.snapshot import Inspection, Snapshots
-from cgmem.verdict import CAUSE_OF, WhatWeDid
+from cgmem.verdict import CAUSE_OF
 from cgmem.watch import Found, Watch
 
 _RETRY_SECONDS = 0.02
@@ -111,9 +112,11 @@ class Supervision:
         self._cleanups_failed = 0
         self._what_we_did: WhatWeDid | None = None
         self._sigkill_needed = False
+        self._oom_came_first = False
         self._kill_at: float | None = None
         self._timeout_at: float | None = None
         self._look_at: float | None = None
+        self._settle_at: float | None = None
         self._leftovers: tuple[int, ...] = ()
         self._stays = False
         """The scope is not removed as it ends."""
@@ -191,8 +194,10 @@ class Supervision:
                 return
             self._has_ended()  # before the look, as in tick
             self._look(if_changed=True)
+        if self.settle():  # first: who obeyed in time needs no SIGKILL, however late we are
+            return
+        with self._lock:
             self._carry_out_due(now)
-        self.settle()
 
     # --- what the owner calls
 
@@ -204,22 +209,22 @@ class Supervision:
             return self.watch.figures.end_mb, self.level
 
     def abort(self, why: WhatWeDid, grace_seconds: float | None = None) -> None:
-        """End it: SIGTERM to every process, `grace_seconds`, then SIGKILL."""
+        """End it: SIGTERM to every process, `grace_seconds`, then SIGKILL to those left."""
         grace = self.plan.settings.grace_seconds if grace_seconds is None else grace_seconds
         with self._lock:
             if self.outcome is not None or self._what_we_did is not None or self._forked_away:
                 return
             if self._has_ended():  # by itself: what is left in its scope goes as it settles
                 return
+            self._oom_came_first = bool((self._last_read().events or MemoryEvents()).oom_kill)
             self._what_we_did = why
             self.level = "ABORTED"
             self._tell_abort()
-            self._kill_at = self._clock() + grace
-            # A stopped or frozen process can't obey; it gets its signal as it runs again.
-            self._try(lambda: self.scope.signal(signal.SIGTERM))
-            self._try(lambda: self.scope.signal(signal.SIGCONT))
-            self._try(lambda: self.scope.freeze(False))
-            self._reschedule()
+            try:
+                self._ask_to_end()
+            finally:  # also where a KeyboardInterrupt came in between
+                self._kill_at = self._clock() + grace
+                self._reschedule()
 
     def kill(self, why: WhatWeDid) -> None:
         """End it by SIGKILL at once."""
@@ -227,6 +232,7 @@ class Supervision:
             if self.outcome is None and not self._forked_away:
                 if not self._has_ended():
                     self._what_we_did = self._what_we_did or why
+                    self._sigkill_needed = True
                     self.level = "ABORTED"
                     self._tell_abort()
                 self._kill_now()
@@ -305,6 +311,7 @@ class Supervision:
         with self._lock:
             if self.outcome is None and self._has_ended():
                 self._counters = self._last_read()
+                self._tell_late_kill()
                 if self._emptied():
                     self._finish()
                 else:
@@ -314,13 +321,17 @@ class Supervision:
     def let_go(self) -> None:
         """Stop supervising a living subprocess: its hard limit stays, the brake is lifted.
 
-        memory.high without a supervisor to judge stalls could hold it for ever.
+        memory.high without a supervisor to judge stalls could hold it for ever. One that is being
+        ended is not let go of half-way: it is killed.
         """
         if self._forked_away:
             return
         with self._lock:
             if self.outcome is not None:
                 return
+            if self._in_grace():
+                self._sigkill_needed = True
+                self._kill_now()
             self._lift_brake()
             if isinstance(self._main, AdoptedProcesses):
                 self._hand_back()
@@ -440,7 +451,17 @@ class Supervision:
             cause = CAUSE_OF[self._what_we_did or "hard_limit"]
             self._outbox.add(lambda _: self._sinks_do(lambda: self._sinks.aborted(self, cause)))
 
+    def _tell_late_kill(self) -> None:
+        """Look once more if an OOM kill is news: the end can be seen before its wake-up."""
+        events = self._counters.events if self._counters else None
+        last = self.watch.last_sample
+        seen = last.events.oom_kill if last and last.events else 0
+        if events is not None and events.oom_kill and events.oom_kill != seen:
+            self._look(if_changed=False)
+
     def _act(self, action: judge.Action) -> None:
+        if self._in_grace() and action != "kill":  # frozen, say, it could not obey
+            return
         try:
             if action == "kill":
                 self.kill("hard_limit")
@@ -467,9 +488,30 @@ class Supervision:
 
     # --- ending it
 
+    def _ask_to_end(self) -> None:
+        """SIGTERM to every process, each able to obey it at once.
+
+        Frozen meanwhile, so that nobody forks a child past the signal. A stopped or frozen process
+        gets its signal as it runs again, and a clean-up that memory.high holds would take for ever.
+        """
+        if self.plan.policy.high_bytes is not None:
+            self._try(lambda: self._set_high(None))
+        try:
+            self._try(lambda: self.scope.freeze(True))
+            self._try(lambda: self.scope.signal(signal.SIGTERM))
+            self._try(lambda: self.scope.signal(signal.SIGCONT))
+        finally:
+            self._try(lambda: self.scope.freeze(False))
+
+    def _in_grace(self) -> bool:
+        """SIGTERM was sent, and SIGKILL is still to come."""
+        return self._what_we_did is not None and self._kill_at is not None
+
     def _carry_out_due(self, now: float) -> None:
         if self._has_ended():  # in time, however late the poller is
-            self._timeout_at = self._kill_at = None
+            self._timeout_at = None
+            if not self._in_grace():
+                self._kill_at = None
         if self._timeout_at is not None and now >= self._timeout_at:
             self._timeout_at = None
             self.abort("timeout")
@@ -500,8 +542,14 @@ class Supervision:
             self._reschedule()
 
     def _reschedule(self) -> None:
-        due = (self._timeout_at, self._kill_at, self._look_at, self._outbox.due_at)
-        times = [at for at in due if at is not None]
+        asked = (
+            self._timeout_at,
+            self._kill_at,
+            self._look_at,
+            self._settle_at,
+            self._outbox.due_at,
+        )
+        times = [at for at in asked if at is not None]
         if times:
             self._poller.schedule(self, min(times))
 
@@ -535,7 +583,8 @@ class Supervision:
                 self._lift_brake()
                 self._stays = True
                 return True
-            self.scope.signal(signal.SIGKILL)
+            if not self._in_grace():
+                self.scope.signal(signal.SIGKILL)
         except ScopeVanished:
             return True
         except (CgmemError, OSError) as error:
@@ -557,7 +606,8 @@ class Supervision:
         return self._what_we_did is not None or bool(events and events.oom_group_kill)
 
     def _wait_until_emptied(self) -> None:
-        self._poller.schedule(self, self._clock() + self._retry_seconds)
+        self._settle_at = self._clock() + self._retry_seconds
+        self._reschedule()
         # A process in D state can take long to die, and a look at a process tree is not cheap.
         self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
         self._wake_when_empty()
@@ -639,6 +689,7 @@ class Supervision:
                 baseline=self._baseline,
                 snapshot=self._outbox.last,
                 started=self._started,
+                oom_came_first=self._oom_came_first,
                 system_memory=self._system_memory(),
             ),
         )

@@ -14,9 +14,10 @@ from subprocess import Popen
 from typing import Any
 
 from cgmem.contract import Counters, EffectiveLimits, Level, Limits, MemoryEvents, SystemMemory
+from cgmem.ended import Ended, WhatWeDid
 from cgmem.figures import Figures
 from cgmem.outcome import Outcome
-from cgmem.verdict import Ended, WhatWeDid, verdict
+from cgmem.verdict import verdict
 
 
 class Unsupervised:

@@ -1,20 +1,16 @@
 """Why a subprocess ended, in one word, in one sentence, and as an exit status. Pure.
 
-Source: memory.events and memory.events.local (Documentation/admin-guide/cgroup-v2.rst), wait(2).
-memory.events counts the whole subtree; only the local file tells whose limit was hit.
+Source: wait(2), and the counters that `cgmem.ended` explains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from signal import SIGINT, SIGKILL, SIGQUIT, Signals
-from typing import Literal, NamedTuple
+from signal import SIGINT, SIGKILL, SIGQUIT
+from typing import NamedTuple
 
-from cgmem import messages
-from cgmem.contract import Cause, Counters, Limits, MemoryEvents
-from cgmem.figures import Figures
-
-WhatWeDid = Literal["hard_limit", "stall", "abort", "timeout"]
+from cgmem.contract import Cause, Counters, MemoryEvents
+from cgmem.ended import Ended, Kills, WhatWeDid, kills_of
+from cgmem.last_words import last_words
 
 CAUSE_OF: dict[WhatWeDid, Cause] = {
     "hard_limit": "hard_limit",
@@ -22,26 +18,6 @@ CAUSE_OF: dict[WhatWeDid, Cause] = {
     "abort": "aborted",
     "timeout": "timeout",
 }
-
-
-class Ended(NamedTuple):
-    """What is known of a subprocess that has ended."""
-
-    returncode: int | None
-    """Popen's: negative for a signal. None: unknown."""
-    counters: Counters
-    figures: Figures
-    limits: Limits
-    baseline: MemoryEvents | None = None
-    """memory.events when we took over a scope that had already lived; None for our own."""
-    what_we_did: WhatWeDid | None = None
-    """What cgmem ended it for, if it did."""
-    sigkill_needed: bool = False
-    top: Sequence[tuple[int, str, int]] = ()
-    """The largest processes last seen: (pid, command, bytes)."""
-    swap_free_bytes: int = 0
-    kernel_limits: bool = True
-    """The kernel held the hard limit."""
 
 
 class Verdict(NamedTuple):
@@ -62,16 +38,6 @@ class ExitStatus(NamedTuple):
     """Die of this signal instead, so that the calling shell stops its loop."""
 
 
-class _Kills(NamedTuple):
-    """What rose while the subprocess lived."""
-
-    killed: int
-    """`oom_kill`, the whole subtree. Not a number of processes: a group kill counts one twice."""
-    at_own_limit: bool
-    below: bool
-    """The OOM was at a nested scope's limit."""
-
-
 def verdict(ended: Ended) -> Verdict:
     """Return why it ended.
 
@@ -80,20 +46,20 @@ def verdict(ended: Ended) -> Verdict:
     or was `signalled`, and its message tells of killed descendants: a shell that reports its
     child's 137 has exited.
     """
-    kills = _kills(ended.counters, ended.baseline)
+    kills = kills_of(ended.counters, ended.baseline)
     cause = _cause(ended, kills)
     code = ended.returncode
     return Verdict(
         cause,
         exit_code=code if code is not None and code >= 0 else None,
         signal=-code if code is not None and code < 0 else None,
-        message=" ".join(part for part in _message(cause, ended, kills) if part),
+        message=last_words(cause, ended, kills),
     )
 
 
 def killed_at_own_limit(counters: Counters, baseline: MemoryEvents | None = None) -> bool:
     """Say whether an OOM kill happened at this scope's own limit."""
-    return _kills(counters, baseline).at_own_limit
+    return kills_of(counters, baseline).at_own_limit
 
 
 def exit_status(verdict: Verdict, *, sigkill_needed: bool = False) -> ExitStatus:
@@ -110,22 +76,8 @@ def exit_status(verdict: Verdict, *, sigkill_needed: bool = False) -> ExitStatus
     return ExitStatus(125 if verdict.exit_code is None else verdict.exit_code)
 
 
-def _kills(counters: Counters, baseline: MemoryEvents | None) -> _Kills:
-    events = counters.events or MemoryEvents()
-    before = baseline or MemoryEvents()
-    # memory.events.local is younger (5.2) than memory.events and read only after a kill.
-    local = counters.local_events or events
-    killed = _rise(before.oom_kill, events.oom_kill)
-    own = killed > 0 and _rise(before.oom, local.oom) > 0
-    return _Kills(killed, own, not own and _rise(before.oom, events.oom) > 0)
-
-
-def _rise(before: int | None, after: int | None) -> int:
-    return max(0, (after or 0) - (before or 0))
-
-
-def _cause(ended: Ended, kills: _Kills) -> Cause:
-    if ended.what_we_did is not None:
+def _cause(ended: Ended, kills: Kills) -> Cause:
+    if ended.what_we_did is not None and not _kernel_was_first(ended, kills):
         return CAUSE_OF[ended.what_we_did]
     if ended.returncode is None:
         # Nobody could wait for it; a group kill at the own limit leaves no other end.
@@ -137,7 +89,13 @@ def _cause(ended: Ended, kills: _Kills) -> Cause:
     return _cause_of_kill(ended.counters, kills)
 
 
-def _cause_of_kill(counters: Counters, kills: _Kills) -> Cause:
+def _kernel_was_first(ended: Ended, kills: Kills) -> bool:
+    """Say whether an OOM kill was under way when we acted: a large process takes long to die."""
+    by_sigkill_not_ours = ended.returncode == -SIGKILL and not ended.sigkill_needed
+    return ended.oom_came_first and by_sigkill_not_ours and kills.killed > 0 and not kills.below
+
+
+def _cause_of_kill(counters: Counters, kills: Kills) -> Cause:
     if kills.at_own_limit:
         return "hard_limit"
     if counters.ancestors_with_oom:
@@ -146,110 +104,3 @@ def _cause_of_kill(counters: Counters, kills: _Kills) -> Cause:
         # The nested limit explains the kill; the main process's SIGKILL came from somebody.
         return "signalled"
     return "system_oom" if counters.host_root_visible else "unknown"
-
-
-def _message(cause: Cause, ended: Ended, kills: _Kills) -> tuple[str, ...]:
-    largest = messages.largest(ended.top)
-    if cause == "hard_limit":
-        return (_hard_limit(ended), largest, _more_memory(ended))
-    if cause in ("parent_limit", "system_oom"):
-        return (_outer_limit(cause, ended), largest, _OUTER_ADVICE[cause])
-    if cause in ("exited", "signalled", "unknown"):
-        return (_own_end(cause, ended, kills), _descendant_note(cause, ended, kills))
-    note = _descendant_note(cause, ended, kills)
-    return (_ended_by_us(cause, ended), largest, _ADVICE[cause], note)
-
-
-def _peak(ended: Ended) -> str:
-    return f"peak {ended.figures.peak_mb} MB"
-
-
-def _hard_limit(ended: Ended) -> str:
-    limit = messages.size(ended.limits.max_bytes)
-    if ended.what_we_did == "hard_limit":
-        return f"hard limit: {limit} passed ({_peak(ended)}); cgmem killed the process tree."
-    victim = "everything in it" if ended.limits.oom_group else "the largest process"
-    return f"hard limit: memory.max {limit} reached ({_peak(ended)}); the kernel killed {victim}."
-
-
-def _more_memory(ended: Ended) -> str:
-    limits = ended.limits
-    text = "Raise --max"
-    if limits.max_bytes is not None:
-        text += f" (say {messages.size(2 * limits.max_bytes)})"
-    text += " or make it use less memory."
-    if ended.kernel_limits and limits.swap_max_bytes == 0 and ended.swap_free_bytes > 0:
-        free = messages.mb(ended.swap_free_bytes)
-        text += f" {free} of swap is free: --swap SIZE would allow it."
-    return text
-
-
-_OUTER_ADVICE: dict[Cause, str] = {
-    "parent_limit": "Raise that limit, or set --max below what it leaves.",
-    "system_oom": "Free memory (see `journalctl -k`), or set --max below what the machine has.",
-}
-
-_ADVICE: dict[Cause, str] = {
-    "stalled": "Raise --critical or --max, or make it use less memory.",
-    "aborted": "",
-    "timeout": "Raise --timeout if it needs longer.",
-}
-
-
-def _outer_limit(cause: Cause, ended: Ended) -> str:
-    own = f"{_peak(ended)}, own limit {messages.size(ended.limits.max_bytes)}"
-    if cause == "system_oom":
-        return f"system out of memory: the kernel killed it to save the machine ({own})."
-    above = ", ".join(ended.counters.ancestors_with_oom)
-    return f"parent limit: the limit of {above} was reached and the kernel killed it ({own})."
-
-
-def _ended_by_us(cause: Cause, ended: Ended) -> str:
-    how = "SIGKILL was needed" if ended.sigkill_needed else "SIGTERM was enough"
-    limits, size = ended.limits, messages.size
-    if cause == "stalled":
-        held = f"stalled: held at memory.high {size(limits.high_bytes)}"
-        return f"{held} ({_peak(ended)}, hard limit {size(limits.max_bytes)}); ended, {how}."
-    if cause == "timeout":
-        return f"timeout: its time was up ({_peak(ended)}); ended, {how}."
-    return f"aborted: ended on request ({_peak(ended)}), {how}."
-
-
-def _own_end(cause: Cause, ended: Ended, kills: _Kills) -> str:
-    code = ended.returncode
-    if cause == "exited":
-        return f"exited: status {code} ({_peak(ended)})."
-    if cause == "unknown":
-        if kills.killed and code is not None:
-            return (
-                f"unknown: killed by a limit above this container, or by the host ({_peak(ended)},"
-                f" own limit {messages.size(ended.limits.max_bytes)})."
-                " Look at the container's memory limit."
-            )
-        return f"unknown: nobody saw how it ended ({_peak(ended)})."
-    text = f"signalled: ended by {_signal_name(-(code or 0))} ({_peak(ended)})."
-    if code != -SIGKILL:
-        return text
-    if ended.counters.events is None:
-        return f"{text} Not by cgmem; OOM kills can't be seen here, `journalctl -k` names them."
-    return f"{text} Sent by neither cgmem nor the kernel's OOM killer; systemd-oomd or a person?"
-
-
-def _descendant_note(cause: Cause, ended: Ended, kills: _Kills) -> str:
-    """Warn of OOM kills that were not the end of the main process."""
-    if not kills.killed or (cause == "unknown" and ended.returncode is not None):
-        return ""
-    if kills.at_own_limit:
-        where = f"at the hard limit, memory.max {messages.size(ended.limits.max_bytes)}"
-    elif kills.below:
-        where = "at the limit of a nested budget"
-    else:
-        where = "for a limit above it, or for the host"
-    return f"WARNING: the kernel's OOM killer killed a process in it, {where}."
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return Signals(number).name
-    except ValueError:  # real-time signals have no names of their own
-        return f"signal {number}"

@@ -143,12 +143,14 @@ def send_signal(directory: Path, signum: int) -> None:
     """Signal every process of a subtree; SIGKILL through cgroup.kill, which forks can't outrun."""
     if signum == signal.SIGKILL and _kill_file(directory):
         return
-    # SIGKILL without cgroup.kill (before 5.14): again until a round finds nobody new.
+    # Again until a round finds nobody new: SIGKILL without cgroup.kill (before 5.14), and a frozen
+    # group, where the new one was being forked. In one that runs it may be a handler's helper.
+    again = signum == signal.SIGKILL or read_file(directory, kf.FREEZE) == b"1\n"
     seen: set[int] = set()
     while new := set(pids(directory)) - seen:
         _signal_members(directory, new, signum)
         seen |= new
-        if signum != signal.SIGKILL:
+        if not again:
             return
 
 

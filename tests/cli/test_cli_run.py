@@ -40,7 +40,7 @@ def test_leak_is_ended_at_its_hard_limit(tmp_path: Path) -> None:
 
     assert done.returncode == 137
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("cgmem: leak: hard limit: 48M passed (peak ")
+    assert last.startswith("cgmem: leak: hard limit: 48M passed after ")
     assert "Raise --max (say 96M)" in last
     assert "cgmem: leak: CRITICAL: Memory exceeded 48MB limit at " in done.stderr
 
@@ -101,7 +101,7 @@ def test_timeout(tmp_path: Path) -> None:
     done = cgmem("run", *POLLED, "--timeout", "0.3", "--", "sleep", "300", cwd=tmp_path)
 
     assert done.returncode == 124
-    assert "timeout: its time was up" in done.stderr
+    assert "timeout: its time of 0.3 s was up" in done.stderr
 
 
 def test_timeout_of_a_child_that_ignores_sigterm(tmp_path: Path) -> None:

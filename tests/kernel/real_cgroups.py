@@ -59,6 +59,15 @@ time.sleep(600)
 """
 """Runs argv[2] in a grandchild that left the session and lost its parent, and stays."""
 
+PREY = """
+import time
+open("/proc/self/oom_score_adj", "w").write("1000")
+held = bytearray(b"x") * (int(__import__("sys").argv[1]) << 20)
+print("ready", flush=True)
+time.sleep(600)
+"""
+"""Holds argv[1] MB, says "ready", and is the first choice of whoever kills for memory."""
+
 _stages = itertools.count(1)
 
 
@@ -249,6 +258,11 @@ class Script:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
+
+
+def note(text: str) -> None:
+    """Leave a line for a reader of the report."""
+    sys.stdout.write(f"{text}\n")
 
 
 def running(pid: int) -> bool:

@@ -326,6 +326,20 @@ def test_another_signal_goes_round_once(old: FakeCgroupfs, monkeypatch: pytest.M
     assert signals.sent == [(11, signal.SIGTERM)]
 
 
+def test_a_frozen_group_is_signalled_to_the_last(
+    old: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who appears in a frozen group was being forked as it froze, and is meant, too."""
+    signals = FakeSignals(old, forks=2)
+    monkeypatch.setattr(cg, "linux_calls", signals)
+    old.enter("job", 11)
+    cg.write_file(old.at("job"), kf.FREEZE, b"1\n")
+    cg.send_signal(old.at("job"), signal.SIGTERM)
+
+    assert [signum for _, signum in signals.sent] == [signal.SIGTERM] * 3
+    assert sorted(pid for pid, _ in signals.sent) == sorted(cg.pids(old.at("job")))
+
+
 def test_a_process_that_ended_meanwhile(old: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is passed over; no descriptor stays open."""
     signals = FakeSignals(old, gone=(11,))

@@ -72,3 +72,18 @@ def test_release_says_what_decides_now() -> None:
     assert "hard limit 400MB decides" in messages.released(400 * MB, for_good=False)
     assert "no hard limit" in messages.released(None, for_good=True)
     assert "for good" in messages.released(None, for_good=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0 s"),
+        (12.34, "12.3 s"),
+        (30.0, "30 s"),
+        (320.9, "5 min 20 s"),
+        (7380.0, "2 h 3 min"),
+    ],
+)
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    """A time span has the two units that matter."""
+    assert messages.duration(seconds) == text

@@ -265,9 +265,10 @@ def test_abort_after_the_end(play: Callable[..., Play]) -> None:
 
 
 def test_abort_of_a_frozen_group(play: Callable[..., Play]) -> None:
-    """A frozen group is thawed to obey, after SIGTERM is pending."""
+    """A group that was frozen before is thawed to obey, after SIGTERM is pending."""
     one = play().begin()
     one.scope.freeze(True)
+    one.scope.calls.clear()
     one.supervision.abort("abort")
 
     acts = [call for call in one.scope.calls if call[0] in ("signal", "freeze")]
@@ -288,6 +289,110 @@ def test_abort_twice(play: Callable[..., Play]) -> None:
     assert one.signals == [TERM, CONT, KILL]
     one.advance(2)
     assert one.cause == "timeout"
+
+
+def test_the_grace_is_the_groups(play: Callable[..., Play]) -> None:
+    """A main process that obeys at once does not cost the others in its group their grace."""
+    one = play(grace=5).begin()
+    one.scope.term_obeyed = False
+    one.supervision.abort("abort")
+    one.scope.end(-15, leftovers=[41])
+    one.advance(4.9)
+    assert one.signals == [TERM, CONT]
+    one.advance(0.2)
+    assert one.signals == [TERM, CONT, KILL]
+    one.advance(2)
+
+    assert one.cause == "aborted"
+    outcome = one.sinks.outcomes[0]
+    assert outcome.sigkill_needed
+    assert outcome.leftovers == ()
+
+
+def test_a_late_poller_calls_no_obedience_too_late(play: Callable[..., Play]) -> None:
+    """Who obeyed in its grace needed no SIGKILL, however late that is seen."""
+    one = play(grace=5).begin()
+    one.scope.term_obeyed = False
+    one.supervision.abort("abort")
+    one.scope.end(-15)
+    one.clock.now += 60
+    one.advance(2)
+
+    assert one.cause == "aborted"
+    assert one.signals == [TERM, CONT]
+    assert not one.sinks.outcomes[0].sigkill_needed
+
+
+def test_an_abort_lifts_the_brake(play: Callable[..., Play]) -> None:
+    """A clean-up is not held by memory.high, and the hard limit stays."""
+    one = play().begin()
+    one.supervision.abort("abort")
+
+    assert one.scope.asked("set_limits") == [Limits(None, 400 * MB)]
+
+
+def test_an_interrupted_abort_thaws_and_kills(play: Callable[..., Play]) -> None:
+    """A KeyboardInterrupt in the middle leaves nobody frozen and nobody alive."""
+    one = play(grace=5).begin()
+    one.scope.errors["signal"] = KeyboardInterrupt()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        one.supervision.abort("abort")
+    del one.scope.errors["signal"]
+    one.advance(8)
+
+    assert one.scope.asked("freeze") == [True, False]
+    assert one.signals == [TERM, KILL]
+    assert one.cause == "aborted"
+
+
+def test_nothing_is_frozen_in_its_grace(play: Callable[..., Play]) -> None:
+    """A stall that is judged after SIGTERM was sent does not freeze who is to obey it."""
+    one = play(on_stall="freeze", grace=60).begin()
+    one.scope.term_obeyed = False
+    one.supervision.abort("abort")
+    calls = len(one.scope.calls)
+    for action in ("freeze", "brake", "release", "abort"):
+        one.supervision._act(action)
+
+    assert len(one.scope.calls) == calls
+
+
+def test_closing_finishes_an_abort(play: Callable[..., Play]) -> None:
+    """One that is being ended is killed, not let go of half-way."""
+    one = play().begin()
+    one.scope.term_obeyed = False
+    one.supervision.abort("abort")
+    one.supervision.let_go()
+
+    assert one.signals == [TERM, CONT, KILL]
+    assert one.cause == "aborted"
+    assert one.sinks.outcomes[0].sigkill_needed
+
+
+def test_an_oom_kill_under_way_is_no_abort(play: Callable[..., Play]) -> None:
+    """Who aborts a group that the kernel is killing at its limit has not ended it."""
+    one = play().begin()
+    killed = MemoryEvents(3, 9, 1, 1, 1)
+    one.scope.next_counters = Counters(killed, killed, peak_bytes=400 * MB)
+    one.scope.term_obeyed = False
+    one.supervision.abort("abort")
+    one.scope.end(-9)
+    one.advance(2)
+
+    assert one.cause == "hard_limit"
+
+
+def test_a_kill_seen_only_at_the_end_is_told(play: Callable[..., Play]) -> None:
+    """The alert of an OOM kill comes also where the end is seen before any wake-up for it."""
+    one = play().begin()
+    killed = MemoryEvents(3, 9, 1, 1, 1)
+    one.scope.next_counters = Counters(killed, killed, peak_bytes=400 * MB)
+    one.scope.end(-9)
+    assert one.supervision.settle()
+
+    assert one.cause == "hard_limit"
+    assert [alert.kind for alert in one.sinks.alerts][-1] == "kill"
+    assert one.sinks.outcomes[0].warnings[-1] == one.sinks.alerts[-1].message
 
 
 def test_kill_at_once(play: Callable[..., Play]) -> None:

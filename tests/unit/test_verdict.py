@@ -9,23 +9,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgmem.contract import MB, Cause, Counters, Limits, MemoryEvents
-from cgmem.figures import Figures
-from cgmem.verdict import (
-    Ended,
-    ExitStatus,
-    Verdict,
-    WhatWeDid,
-    exit_status,
-    killed_at_own_limit,
-    verdict,
+from cgmem import messages
+from cgmem.contract import (
+    MB,
+    Cause,
+    Counters,
+    EffectiveLimits,
+    Limits,
+    MemoryEvents,
+    SystemMemory,
 )
+from cgmem.ended import Ended, WhatWeDid
+from cgmem.figures import Figures
+from cgmem.verdict import ExitStatus, Verdict, exit_status, killed_at_own_limit, verdict
 
 LIMITS = Limits(high_bytes=200 * MB, max_bytes=400 * MB)
 NOTHING = MemoryEvents(high=0, max=0, oom=0, oom_kill=0, oom_group_kill=0)
 OOM = MemoryEvents(high=20, max=30, oom=1, oom_kill=4, oom_group_kill=1)
 KILLED = NOTHING._replace(oom_kill=1)
 OWN_KILL = Counters(OOM, OOM)
+START = 1_700_000_000.0
+WHEN: dict[str, Any] = {"duration_seconds": 12.34, "started_at": START}
+AT = f"after 12.3 s, at {messages.wall_clock(START + 12.34)}"
 
 
 def ended(returncode: int | None, counters: Counters | None = None, **more: Any) -> Ended:
@@ -57,11 +62,12 @@ def test_a_real_time_signal_has_a_number() -> None:
 
 def test_hard_limit_says_limit_peak_processes_and_next_step() -> None:
     """The hard limit's message is all that a person needs."""
-    found = verdict(ended(-9, OWN_KILL, top=[(12, "leak.py", 390 * MB)]))
+    found = verdict(ended(-9, OWN_KILL, top=[(12, "leak.py", 390 * MB)], **WHEN))
 
     assert found[:3] == ("hard_limit", None, 9)
     assert found.message == (
-        "hard limit: memory.max 400M reached (peak 400.0 MB); the kernel killed everything in it."
+        f"hard limit: memory.max 400M reached {AT} (peak 400.0 MB); the kernel killed everything"
+        " in it."
         " Largest when last seen: leak.py[12] 390.0MB."
         " Raise --max (say 800M) or make it use less memory."
     )
@@ -85,6 +91,8 @@ def test_hard_limit_without_group_kill_names_the_largest_process_as_victim() -> 
 )
 def test_hard_limit_offers_swap_where_it_would_help(more: dict[str, Any], told: bool) -> None:
     """--swap is offered only on a host with free swap, where we forbade its use."""
+    memory = SystemMemory(0, 0, swap_free_bytes=more.pop("swap_free_bytes"))
+    more = {**more, "system_memory": memory}
     assert ("--swap SIZE would allow it" in verdict(ended(-9, OWN_KILL, **more)).message) is told
 
 
@@ -112,19 +120,29 @@ def test_an_adopted_scopes_earlier_kill_is_not_this_end() -> None:
 
 def test_parent_limit_names_the_ancestor() -> None:
     """A kill for an ancestor's limit says whose."""
-    found = verdict(ended(-9, Counters(KILLED, NOTHING, ("/user.slice", "/user.slice/x"))))
+    above = Counters(KILLED, NOTHING, ("/user.slice", "/user.slice/x"))
+    held = EffectiveLimits(None, 400 * MB, 0, 128 * MB, "/user.slice/x", enforced=True)
+    found = verdict(ended(-9, above, effective=held, **WHEN))
 
     assert found.cause == "parent_limit"
-    assert "/user.slice, /user.slice/x" in found.message
-    assert "own limit 400M" in found.message
+    assert found.message == (
+        "parent limit: the limit of /user.slice, /user.slice/x, memory.max 128M, was reached and"
+        f" the kernel killed it {AT} (peak 400.0 MB, own limit 400M). All that runs under that"
+        " limit shares it: raise it, run less at a time, or set --max below what it leaves."
+    )
 
 
 def test_a_kill_for_nobodys_limit_is_the_systems() -> None:
     """No limit was hit and the whole host is visible: the machine ran out."""
-    found = verdict(ended(-9, Counters(KILLED, NOTHING)))
+    memory = SystemMemory(3000 * MB, 500 * MB)
+    found = verdict(ended(-9, Counters(KILLED, NOTHING), system_memory=memory, **WHEN))
 
     assert found.cause == "system_oom"
-    assert found.message.startswith("system out of memory")
+    assert found.message == (
+        f"system out of memory: the kernel killed it to save the machine {AT} (peak 400.0 MB, own"
+        " limit 400M, the machine has 3000.0MB). `journalctl -k` shows who used the memory: free"
+        " some, add swap, run less at a time, or set --max to what the machine can spare."
+    )
 
 
 def test_a_kill_from_above_a_container_is_unknown() -> None:
@@ -154,7 +172,11 @@ def test_a_main_process_that_survives_a_kill_has_exited_with_a_warning(returncod
     found = verdict(ended(returncode, OWN_KILL, limits=LIMITS._replace(oom_group=False)))
 
     assert found[:3] == ("exited", returncode, None)
-    assert "WARNING: the kernel's OOM killer killed a process in it, at the hard" in found.message
+    assert found.message == (
+        f"exited: status {returncode} (peak 400.0 MB). WARNING: the kernel's OOM killer killed a"
+        " process in it, at the hard limit, memory.max 400M; the main process went on, what it did"
+        " may be incomplete. Raise --max (say 800M) or make it use less memory."
+    )
     assert exit_status(found) == (returncode, None)
 
 
@@ -165,10 +187,30 @@ def test_a_survivor_of_an_outer_kill_is_warned_of_it() -> None:
 
 def test_a_sigkill_from_somebody_is_signalled() -> None:
     """SIGKILL without an OOM kill was sent by somebody, and the message says where to look."""
-    found = verdict(ended(-9))
+    found = verdict(ended(-9, system_memory=SystemMemory(3000 * MB, 2000 * MB), **WHEN))
 
     assert found.cause == "signalled"
-    assert "systemd-oomd" in found.message
+    assert found.message == (
+        f"signalled: ended by SIGKILL {AT} (peak 400.0 MB). Sent by neither cgmem nor the kernel's"
+        " OOM killer, but by a person, a program that ends others (its starter, a CI runner), or"
+        " earlyoom or systemd-oomd (`journalctl -u earlyoom -u systemd-oomd`)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("signum", "who"), [(9, "most likely by earlyoom"), (15, "earlyoom sends")]
+)
+@pytest.mark.parametrize(("available", "held", "low"), [(500, 300, True), (500, 0, False)])
+def test_a_signal_on_a_machine_that_was_low_points_to_earlyoom(
+    signum: int, who: str, available: int, held: int, low: bool
+) -> None:
+    """How low the machine was is judged without what the end itself gave back."""
+    memory = SystemMemory(3000 * MB, available * MB)
+    figures = Figures(peak_bytes=400 * MB, end_bytes=held * MB)
+    message = verdict(ended(-signum, figures=figures, system_memory=memory)).message
+
+    assert (who in message) is low
+    assert ("low on memory (200.0MB of 3000.0MB available)" in message) is low
 
 
 def test_a_backend_without_events_does_not_deny_an_oom_kill() -> None:
@@ -204,6 +246,32 @@ def test_what_we_did_is_the_cause_whatever_the_child_made_of_it(
 
     assert found.cause == cause
     assert ("SIGKILL was needed" in found.message) is (returncode == -9)
+
+
+@pytest.mark.parametrize("did", ["stall", "abort", "timeout"])
+def test_an_oom_kill_that_came_before_us_is_the_cause(did: WhatWeDid) -> None:
+    """A large process takes long to die: who acts meanwhile has not ended it."""
+    facts: dict[str, Any] = {"what_we_did": did, "oom_came_first": True}
+
+    assert verdict(ended(-9, OWN_KILL, **facts)).cause == "hard_limit"
+    assert verdict(ended(-9, Counters(KILLED, NOTHING), **facts)).cause == "system_oom"
+    # Not of a nested budget's, not where SIGTERM or our SIGKILL did it, not of one that came later.
+    for returncode, counters, more in (
+        (-9, Counters(OOM, NOTHING), {}),
+        (-15, OWN_KILL, {}),
+        (-9, OWN_KILL, {"sigkill_needed": True}),
+        (-9, OWN_KILL, {"oom_came_first": False}),
+    ):
+        found = verdict(ended(returncode, counters, **{**facts, **more}))
+        assert found.cause in ("stalled", "aborted", "timeout")
+
+
+def test_an_oom_kill_during_the_grace_is_told() -> None:
+    """The message does not call SIGTERM enough where the OOM killer struck after it."""
+    message = verdict(ended(-9, OWN_KILL, what_we_did="timeout", timeout_seconds=600.0)).message
+
+    assert message.startswith("timeout: its time of 10 min 0 s was up (peak 400.0 MB); ended, by")
+    assert "the kernel's OOM killer was faster" in message
 
 
 def test_stalled_names_the_brake() -> None:
@@ -265,8 +333,13 @@ ends = st.builds(
     st.none() | st.sampled_from(get_args(WhatWeDid)),
     st.booleans(),
     st.lists(st.tuples(st.integers(1, 99), st.text(), st.integers(0, 99)), max_size=3),
-    st.integers(0, 1 << 40),
     st.booleans(),
+    st.booleans(),
+    st.none() | st.floats(0, 1e8),
+    st.sampled_from([0.0, START]),
+    st.none() | st.floats(0, 1e8),
+    st.just(EffectiveLimits(None, None, None, MB, "/a", enforced=True)) | st.none(),
+    st.builds(SystemMemory, st.integers(0, 1 << 50), st.integers(0, 1 << 50)),
 )
 
 

@@ -1,0 +1,174 @@
+"""Ends that come from outside the budget: the machine's OOM killer, earlyoom, a person."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import cgmem
+from cgmem.contract import Alert
+from tests.kernel import real_cgroups as real
+
+ROOMY = {"warning": "200M", "critical": "300M", "max": "400M"}
+
+
+@pytest.fixture(autouse=True)
+def _kernel() -> None:
+    real.need_cgroup2()
+    real.need_root()
+
+
+@contextmanager
+def spared() -> Iterator[None]:
+    """Keep whoever kills for memory away from the tests themselves."""
+    own = Path("/proc/self/oom_score_adj")
+    before = own.read_text()
+    own.write_text("-900")
+    try:
+        yield
+    finally:
+        own.write_text(before)
+
+
+def available_mb() -> int:
+    """Read MemAvailable, after proc_meminfo(5)."""
+    found = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    assert found is not None
+    return int(found[1]) // 1024
+
+
+def killed(process: cgmem.MonitoredProcess, *, by: str) -> cgmem.Outcome:
+    """Wait for its end and close its pipe."""
+    outcome = process.outcome(real.PATIENCE)
+    assert process.stdout is not None
+    process.stdout.close()
+    real.note(f"{by}: {outcome.message}")
+    return outcome
+
+
+def told(alerts: list[Alert]) -> bool:
+    """Whether the kill was told, once, as none of this budget's own doing."""
+    real.until(lambda: bool(alerts), 10)  # callbacks have a thread of their own
+    kinds = [alert.kind for alert in alerts]
+    return kinds == ["kill"] and "not at this budget" in alerts[0].message
+
+
+def test_a_sigkill_from_outside(tmp_path: Path) -> None:
+    """A person's SIGKILL is `signalled`, blames no limit, and names who else may have sent it."""
+    with real.supervising(tmp_path, tick=real.LONG_TICK, **ROOMY) as supervisor:
+        process = cgmem.spawn(["sleep", "600"], supervisor=supervisor)
+        os.kill(process.pid, signal.SIGKILL)
+        outcome = process.outcome(real.PATIENCE)
+
+    assert outcome.cause == "signalled"
+    assert outcome.signal == signal.SIGKILL
+    assert outcome.events.oom_kill == 0
+    assert not outcome.aborted
+    assert outcome.warnings == ()
+    assert "neither cgmem nor the kernel's OOM killer, but by a person" in outcome.message
+    assert "journalctl -u earlyoom" in outcome.message
+
+
+def test_earlyoom(tmp_path: Path) -> None:
+    """What earlyoom kills is `signalled`, and the message names earlyoom and where it says so."""
+    with real.supervising(tmp_path, tick=real.LONG_TICK, **ROOMY) as supervisor, spared():
+        process = cgmem.spawn(
+            real.python(real.PREY, 128), supervisor=supervisor, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        # Once the prey has gone there is more than that again, and earlyoom rests.
+        enough = (available_mb() + 64) * 1024
+        watcher = ["earlyoom", "-M", f"{enough},{enough}", "-s", "100,100", "-r", "0"]
+        with subprocess.Popen(
+            watcher, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as earlyoom:
+            try:
+                outcome = killed(process, by="earlyoom")
+            finally:
+                earlyoom.kill()
+            assert earlyoom.stdout is not None
+            said = earlyoom.stdout.read()
+
+    assert outcome.cause == "signalled", said
+    assert f"process {outcome.pid}" in said
+    assert outcome.signal == signal.SIGKILL
+    assert outcome.events.oom_kill == 0
+    assert not outcome.aborted
+    assert "earlyoom" in outcome.message
+
+
+def test_the_machines_oom_killer(tmp_path: Path) -> None:
+    """A kill to save the machine is `system_oom`: told at once, no limit of anybody's blamed."""
+    alerts: list[Alert] = []
+    with real.supervising(tmp_path, tick=real.LONG_TICK, **ROOMY) as supervisor, spared():
+        process = cgmem.spawn(
+            real.python(real.PREY, 32),
+            supervisor=supervisor,
+            stdout=subprocess.PIPE,
+            on_alert=lambda _, alert: alerts.append(alert),
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        # SysRq-f: the kernel's own choice of a victim, without the wait for the memory to fill.
+        Path("/proc/sysrq-trigger").write_text("f")
+        outcome = killed(process, by="SysRq-f")
+        assert told(alerts)
+
+    _is_system_oom(outcome)
+
+
+EATER = """
+import mmap, os, sys
+prey = int(sys.argv[1])
+open("/proc/self/oom_score_adj", "w").write("-1000")
+MAP_LOCKED = 0x2000
+held = []
+while os.path.exists(f"/proc/{prey}/exe"):
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE | MAP_LOCKED
+    held.append(mmap.mmap(-1, 8 << 20, flags=flags))
+"""
+"""Takes the machine's memory until its prey is gone, and lets go of it at once."""
+
+
+@pytest.mark.long
+def test_a_machine_out_of_memory(tmp_path: Path) -> None:
+    """The same when the machine's memory is really used up, by somebody else."""
+    alerts: list[Alert] = []
+    with real.supervising(tmp_path, tick=real.LONG_TICK, **ROOMY) as supervisor, spared():
+        process = cgmem.spawn(
+            real.python(real.PREY, 128),
+            supervisor=supervisor,
+            stdout=subprocess.PIPE,
+            on_alert=lambda _, alert: alerts.append(alert),
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        with subprocess.Popen(real.python(EATER, process.pid)) as eater:
+            try:
+                outcome = killed(process, by="a full machine")
+            finally:
+                eater.kill()
+        assert told(alerts)
+
+    _is_system_oom(outcome)
+
+
+def _is_system_oom(outcome: cgmem.Outcome) -> None:
+    assert outcome.cause == "system_oom"
+    assert outcome.signal == signal.SIGKILL
+    assert outcome.events.oom_kill
+    assert outcome.events.oom == 0
+    assert not outcome.aborted
+    assert outcome.peak_mb < 400
+    assert "to save the machine after" in outcome.message
+    assert "the machine has" in outcome.message
+    assert "own limit 400M" in outcome.message
+    assert "journalctl -k" in outcome.message
