@@ -145,7 +145,7 @@ def send_signal(directory: Path, signum: int) -> None:
         return
     # Again until a round finds nobody new: SIGKILL without cgroup.kill (before 5.14), and a frozen
     # group, where the new one was being forked. In one that runs it may be a handler's helper.
-    again = signum == signal.SIGKILL or read_file(directory, kf.FREEZE) == b"1\n"
+    again = signum == signal.SIGKILL or (read_file(directory, kf.FREEZE) or b"").strip() == b"1"
     seen: set[int] = set()
     while new := set(pids(directory)) - seen:
         _signal_members(directory, new, signum)

@@ -333,7 +333,7 @@ def test_a_frozen_group_is_signalled_to_the_last(
     signals = FakeSignals(old, forks=2)
     monkeypatch.setattr(cg, "linux_calls", signals)
     old.enter("job", 11)
-    cg.write_file(old.at("job"), kf.FREEZE, b"1\n")
+    cg.write_file(old.at("job"), kf.FREEZE, b"1")
     cg.send_signal(old.at("job"), signal.SIGTERM)
 
     assert [signum for _, signum in signals.sent] == [signal.SIGTERM] * 3
