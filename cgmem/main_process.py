@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from subprocess import Popen
 from typing import Any
 
@@ -31,6 +33,20 @@ class MainProcess:
             else:
                 self._ended = _gone(self.exit_fd, self.pid or 0)
         return self._ended
+
+    def is_over(self) -> bool:
+        """The same, also while another thread that waits for it has yet to take its status."""
+        return self.has_ended() or (self.exit_fd is not None and _readable(self.exit_fd))
+
+    def send_signal(self, signum: int) -> None:
+        """Signal it, unless it has ended. Raises PermissionError (sudo). A reused id is safe."""
+        if self.is_over():
+            return
+        with suppress(ProcessLookupError):
+            if sys.platform == "linux" and self.exit_fd is not None:
+                signal.pidfd_send_signal(self.exit_fd, signum)
+            elif self._popen is not None:
+                self._popen.send_signal(signum)
 
     def known_to_have_ended(self) -> bool:
         """The same without asking."""
@@ -81,9 +97,7 @@ def exit_descriptor(pid: int) -> int | None:
 def _gone(exit_fd: int | None, pid: int) -> bool:
     """Whether a process that is not our child has ended."""
     if exit_fd is not None:
-        waiter = select.poll()
-        waiter.register(exit_fd, READABLE)
-        return bool(waiter.poll(0))
+        return _readable(exit_fd)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -91,3 +105,9 @@ def _gone(exit_fd: int | None, pid: int) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def _readable(exit_fd: int) -> bool:
+    waiter = select.poll()
+    waiter.register(exit_fd, READABLE)
+    return bool(waiter.poll(0))

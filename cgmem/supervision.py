@@ -37,6 +37,7 @@ from cgmem.outcome import Outcome
 from cgmem.plan import Plan
 from cgmem.poller import Poller
 from cgmem.snapshot import Inspection, Snapshots
+from cgmem.termination import ask_to_end, send
 from cgmem.verdict import CAUSE_OF
 from cgmem.watch import Found, Watch
 
@@ -214,14 +215,16 @@ class Supervision:
         with self._lock:
             if self.outcome is not None or self._what_we_did is not None or self._forked_away:
                 return
-            if self._has_ended():  # by itself: what is left in its scope goes as it settles
+            if self._is_over():  # by itself: what is left in its scope goes as it settles
                 return
             self._oom_came_first = bool((self._last_read().events or MemoryEvents()).oom_kill)
             self._what_we_did = why
             self.level = "ABORTED"
             self._tell_abort()
             try:
-                self._ask_to_end()
+                # A clean-up that memory.high held could take for ever.
+                self._lift_brake()
+                ask_to_end(self.scope, self._main, self._warn)
             finally:  # also where a KeyboardInterrupt came in between
                 self._kill_at = self._clock() + grace
                 self._reschedule()
@@ -230,7 +233,7 @@ class Supervision:
         """End it by SIGKILL at once."""
         with self._lock:
             if self.outcome is None and not self._forked_away:
-                if not self._has_ended():
+                if not self._is_over():
                     self._what_we_did = self._what_we_did or why
                     self._sigkill_needed = True
                     self.level = "ABORTED"
@@ -488,27 +491,12 @@ class Supervision:
 
     # --- ending it
 
-    def _ask_to_end(self) -> None:
-        """SIGTERM to every process, each able to obey it at once.
-
-        Frozen meanwhile, so that nobody forks a child past the signal. A stopped or frozen process
-        gets its signal as it runs again, and a clean-up that memory.high holds would take for ever.
-        """
-        if self.plan.policy.high_bytes is not None:
-            self._try(lambda: self._set_high(None))
-        try:
-            self._try(lambda: self.scope.freeze(True))
-            self._try(lambda: self.scope.signal(signal.SIGTERM))
-            self._try(lambda: self.scope.signal(signal.SIGCONT))
-        finally:
-            self._try(lambda: self.scope.freeze(False))
-
     def _in_grace(self) -> bool:
         """SIGTERM was sent, and SIGKILL is still to come."""
         return self._what_we_did is not None and self._kill_at is not None
 
     def _carry_out_due(self, now: float) -> None:
-        if self._has_ended():  # in time, however late the poller is
+        if self._is_over():  # in time, however late the poller is
             self._timeout_at = None
             if not self._in_grace():
                 self._kill_at = None
@@ -533,9 +521,7 @@ class Supervision:
     def _kill_now(self) -> None:
         self._kill_at = None
         try:
-            self.scope.signal(signal.SIGKILL)
-        except ScopeVanished:
-            pass
+            send(self.scope, self._main, signal.SIGKILL)
         except (CgmemError, OSError) as error:  # no descriptor left, say: it must not get away
             self._warn(f"can't be killed: {error}; tried again until it is")
             self._kill_at = self._clock() + _LONGEST_RETRY_SECONDS
@@ -557,6 +543,9 @@ class Supervision:
 
     def _has_ended(self) -> bool:
         return self._main is not None and self._main.has_ended()
+
+    def _is_over(self) -> bool:
+        return self._main is not None and self._main.is_over()
 
     def _only_ticks_tell(self) -> bool:
         return self._main is None or self._main.exit_fd is None

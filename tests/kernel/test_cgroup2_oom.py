@@ -23,11 +23,19 @@ def _kernel() -> None:
 
 
 def test_the_verdict_of_a_leak(tmp_path: Path) -> None:
-    """A leaking process ends by the kernel's hand, with cause, counters and the limit as peak."""
+    """A leak ends by the kernel's hand, with an alert, cause, counters and the limit as peak."""
+    alerts: list[Alert] = []
     with real.supervising(tmp_path, tick=real.LONG_TICK, **real.budget(64)) as supervisor:
-        process = cgmem.spawn(real.python(real.LEAK, 400), supervisor=supervisor)
+        process = cgmem.spawn(
+            real.python(real.LEAK, 400),
+            supervisor=supervisor,
+            on_alert=lambda _, alert: alerts.append(alert),
+        )
         outcome = process.outcome(real.PATIENCE)
 
+    assert real.until(lambda: bool(alerts))
+    assert alerts[-1].kind == "kill"
+    assert outcome.warnings[-1] == "CRITICAL: Memory exceeded 64MB limit at 64.0MB"
     assert outcome.cause == "hard_limit"
     assert outcome.signal == 9
     assert outcome.returncode == -9
@@ -165,25 +173,30 @@ def logged_peak_mb(tmp_path: Path) -> float:
 PARENT = """
 supervisor = Supervisor({"preflight": False, "log_dir": sys.argv[1], "tick": 30.0,
                          "warning": "100M", "critical": "200M", "max": "400M"})
-outcome = cgmem.run(sys.argv[2:], supervisor=supervisor)
-say(cause=outcome.cause, message=outcome.message, aborted=outcome.aborted,
-    effective=outcome.limits.effective_max_bytes, oom_kill=outcome.events.oom_kill)
+both = [cgmem.spawn(sys.argv[2:], supervisor=supervisor, stdout=-3) for _ in range(2)]
+for outcome in [process.outcome(90) for process in both]:
+    say(cause=outcome.cause, message=outcome.message, aborted=outcome.aborted,
+        warning=outcome.warnings[-1], effective=outcome.limits.effective_max_bytes,
+        oom=outcome.events.oom, oom_kill=outcome.events.oom_kill)
 supervisor.close()
 """
 
 
 def test_an_ancestors_limit_is_told_from_the_own(tmp_path: Path) -> None:
-    """An OOM at a limit above the scope is `parent_limit`, and the message names whose it is."""
+    """Two that only together pass a limit above them end by `parent_limit`, told whose it is."""
     leak = real.python(real.LEAK, 300)
     with real.stage(memory_max=str(128 * MB)) as directory:
         with real.Script(PARENT, tmp_path, *leak, inside=directory) as script:
-            said = script.heard()
+            both = [script.heard(), script.heard()]
 
-    assert said["cause"] == "parent_limit"
-    assert str(directory) in said["message"]
-    assert said["effective"] == 128 * MB
-    assert said["oom_kill"] >= 1
-    assert not said["aborted"]
+    for said in both:
+        assert said["cause"] == "parent_limit"
+        assert f"{directory}, memory.max 128M" in said["message"]
+        assert "not at this budget's limit" in said["warning"]
+        assert said["effective"] == 128 * MB
+        assert said["oom"] == 0
+        assert said["oom_kill"] >= 1
+        assert not said["aborted"]
 
 
 NESTED = """

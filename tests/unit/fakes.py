@@ -63,6 +63,7 @@ class FakePopen:
         self.args = ["fake"]
         self.returncode: int | None = None
         self.status: int | None = None
+        self.sent: list[int] = []
 
     def end(self, status: int = 0) -> None:
         """Be a zombie with this status."""
@@ -71,6 +72,9 @@ class FakePopen:
     def poll(self) -> int | None:
         self.returncode = self.status
         return self.returncode
+
+    def send_signal(self, signum: int) -> None:
+        self.sent.append(signum)
 
     def wait(self, timeout: float | None = None) -> int:
         if self.poll() is None:
@@ -176,7 +180,7 @@ class FakeScope:
     def signal(self, signum: int) -> None:
         self._called("signal", signum)
         ends = signum == signal.SIGKILL or (signum == signal.SIGTERM and self.term_obeyed)
-        if ends and self.popen.status is None:
+        if ends and self.popen.status is None and self.popen.pid in self.living:
             self.popen.end(-signum)
         if ends:
             self.living = []

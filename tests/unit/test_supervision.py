@@ -395,6 +395,46 @@ def test_a_kill_seen_only_at_the_end_is_told(play: Callable[..., Play]) -> None:
     assert one.sinks.outcomes[0].warnings[-1] == one.sinks.alerts[-1].message
 
 
+def test_an_exit_that_a_waiter_is_about_to_take_is_no_timeout(
+    play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another thread holds Popen's lock the pidfd tells: it ended in time, by itself."""
+    out, into = os.pipe()
+    monkeypatch.setattr(os, "pidfd_open", lambda pid, flags=0: out, raising=False)
+    one = play(timeout=7).begin()
+    os.close(into)
+    one.clock.now += 60
+    one.advance(0)
+    one.supervision.abort("abort")
+    one.supervision.kill("abort")
+    one.scope.end(0)
+    one.supervision.left()
+    one.advance(2)
+
+    assert one.cause == "exited"
+    assert TERM not in one.signals
+
+
+def test_a_main_process_that_moved_out_is_ended_too(play: Callable[..., Play]) -> None:
+    """What su starts may be moved to a session's cgroup: it gets the same signals by itself."""
+    one = play(grace=5).begin()
+    one.scope.living = []
+    one.scope.term_obeyed = False
+    one.supervision.abort("abort")
+    assert one.scope.popen.sent == [TERM, CONT]
+    one.advance(5.5)
+    assert one.scope.popen.sent == [TERM, CONT, KILL]
+
+
+def test_a_main_process_inside_is_told_once(play: Callable[..., Play]) -> None:
+    """A second SIGTERM means "at once" to many programs."""
+    one = play(grace=5).begin()
+    one.supervision.abort("abort")
+
+    assert one.signals == [TERM, CONT]
+    assert one.scope.popen.sent == []
+
+
 def test_kill_at_once(play: Callable[..., Play]) -> None:
     """`kill` is SIGKILL without grace."""
     one = play().begin()
