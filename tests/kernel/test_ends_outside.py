@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import cgmem
-from cgmem.contract import Alert
+from cgmem.contract import MB, Alert
 from tests.kernel import real_cgroups as real
 
 ROOMY = {"warning": "200M", "critical": "300M", "max": "400M"}
@@ -37,11 +37,15 @@ def spared() -> Iterator[None]:
         own.write_text(before)
 
 
-def available_mb() -> int:
-    """Read MemAvailable, after proc_meminfo(5)."""
-    found = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
-    assert found is not None
-    return int(found[1]) // 1024
+def enough_for_earlyoom(more_bytes: int) -> str:
+    """Return what its -M must be so that it kills until there is so much more memory than now.
+
+    It compares shares: -M with MemTotal, but what is available with that plus AnonPages.
+    """
+    text = Path("/proc/meminfo").read_text()
+    kib = {name: int(size) for name, size in re.findall(r"(\w+): +(\d+) kB", text)}
+    share = (kib["MemAvailable"] + more_bytes // 1024) / (kib["MemAvailable"] + kib["AnonPages"])
+    return str(int(share * kib["MemTotal"]))
 
 
 def killed(process: cgmem.MonitoredProcess, *, by: str) -> cgmem.Outcome:
@@ -85,7 +89,7 @@ def test_earlyoom(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         # Once the prey has gone there is more than that again, and earlyoom rests.
-        enough = (available_mb() + 64) * 1024
+        enough = enough_for_earlyoom(64 * MB)
         watcher = ["earlyoom", "-M", f"{enough},{enough}", "-s", "100,100", "-r", "0"]
         with subprocess.Popen(
             watcher, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
