@@ -34,7 +34,6 @@ class Seen(NamedTuple):
     leftovers: tuple[int, ...]
     what_we_did: WhatWeDid | None
     sigkill_needed: bool
-    oom_came_first: bool
     system_memory: SystemMemory
     baseline: MemoryEvents | None = None
     """memory.events when we took over a scope that had already lived."""
@@ -43,6 +42,7 @@ class Seen(NamedTuple):
     """The last one that showed anything."""
     started: float = 0.0
     """Monotonic seconds."""
+    oom_came_first: bool = False
 
 
 def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
@@ -68,7 +68,7 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
             top=_top(seen.snapshot),
             kernel_limits=plan.policy.kernel_limits,
             oom_came_first=seen.oom_came_first,
-            duration_seconds=seen.duration_seconds,
+            duration_seconds=None if seen.unobserved else seen.duration_seconds,
             started_at=record.started_at,
             timeout_seconds=plan.settings.timeout_seconds,
             effective=plan.effective,

@@ -37,7 +37,7 @@ from cgmem.outcome import Outcome
 from cgmem.plan import Plan
 from cgmem.poller import Poller
 from cgmem.snapshot import Inspection, Snapshots
-from cgmem.termination import ask_to_end, send
+from cgmem.termination import ask_to_end, attempt, send
 from cgmem.verdict import CAUSE_OF
 from cgmem.watch import Found, Watch
 
@@ -614,7 +614,7 @@ class Supervision:
         # First the poller: a closed descriptor's number may belong to somebody else at once.
         self._poller.remove(self)
         if self._stays:
-            self._try(self._note_that_it_stays)
+            attempt(self._note_that_it_stays, self._warn)
         try:
             self.scope.detach()
         except (CgmemError, OSError) as error:

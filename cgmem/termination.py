@@ -20,11 +20,11 @@ def ask_to_end(scope: Scope, main: MainProcess | None, warn: Callable[[str], Non
     frozen before gets its signal as it runs again.
     """
     try:
-        _attempt(lambda: scope.freeze(True), warn)
-        _attempt(lambda: send(scope, main, signal.SIGTERM), warn)
-        _attempt(lambda: send(scope, main, signal.SIGCONT), warn)
+        attempt(lambda: scope.freeze(True), warn)
+        attempt(lambda: send(scope, main, signal.SIGTERM), warn)
+        attempt(lambda: send(scope, main, signal.SIGCONT), warn)
     finally:
-        _attempt(lambda: scope.freeze(False), warn)
+        attempt(lambda: scope.freeze(False), warn)
 
 
 def send(scope: Scope, main: MainProcess | None, signum: int) -> None:
@@ -43,7 +43,8 @@ def send(scope: Scope, main: MainProcess | None, signum: int) -> None:
         main.send_signal(signum)
 
 
-def _attempt(step: Callable[[], None], warn: Callable[[str], None]) -> None:
+def attempt(step: Callable[[], None], warn: Callable[[str], None]) -> None:
+    """Do one step that the others don't depend on: its failure costs a warning."""
     try:
         step()
     except ScopeVanished:
