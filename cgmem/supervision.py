@@ -273,7 +273,7 @@ class Supervision:
             if plan.thresholds == self.plan.thresholds:
                 return False
             self.plan = plan
-            self._try(lambda: self._set_limits(self.plan.limits))
+            attempt(lambda: self._set_limits(self.plan.limits), self._warn)
             return True
 
     @contextmanager
@@ -508,15 +508,6 @@ class Supervision:
             self._kill_now()
         self._outbox.hand_out(now)
         self._reschedule()
-
-    def _try(self, step: Callable[[], object]) -> None:
-        """One step that the others don't depend on."""
-        try:
-            step()
-        except ScopeVanished:
-            pass
-        except (CgmemError, OSError) as error:
-            self._warn(str(error))
 
     def _kill_now(self) -> None:
         self._kill_at = None

@@ -43,7 +43,7 @@ def send(scope: Scope, main: MainProcess | None, signum: int) -> None:
         main.send_signal(signum)
 
 
-def attempt(step: Callable[[], None], warn: Callable[[str], None]) -> None:
+def attempt(step: Callable[[], object], warn: Callable[[str], None]) -> None:
     """Do one step that the others don't depend on: its failure costs a warning."""
     try:
         step()

@@ -1178,6 +1178,8 @@ def test_an_end_of_its_own_is_no_abort(play: Callable[..., Play]) -> None:
         one.advance(2)
 
         assert one.sinks.aborts == []
+
+
 # --- a budget set by another process
 
 
