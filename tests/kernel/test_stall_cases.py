@@ -16,7 +16,7 @@ from tests.kernel.workloads import FULL, LEAKS, SHORT, Budget, has_psi
 
 SIZES = [
     pytest.param(SHORT, id="short"),
-    pytest.param(FULL, id="full", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+    pytest.param(FULL, id="full", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
 ]
 
 

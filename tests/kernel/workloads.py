@@ -47,7 +47,7 @@ class Budget(NamedTuple):
 
 
 SHORT = Budget(32, 0.5, 2.0, 5.0, real.PATIENCE)
-FULL = Budget(200, 2.0, 10.0, 36.0, 1500.0, full_size=True)
+FULL = Budget(200, 2.0, 10.0, 36.0, 3000.0, full_size=True)
 
 
 class Workload(NamedTuple):
@@ -174,7 +174,7 @@ def _progress(budget: Budget, _path: Path) -> list[str]:
 WALK = """
 import os, sys
 root, names = sys.argv[1], int(sys.argv[2])
-files, links = (names // 10, 10) if names > 100_000 else (names, 1)
+files, links = (names // 50, 50) if names > 100_000 else (names, 1)
 for number in range(files):
     if number % 1000 == 0:
         directory = f"{root}/{number // 1000}"
@@ -190,7 +190,7 @@ for directory, _, found in os.walk(root):
         seen += 1
 assert seen == names, seen
 """
-"""Makes argv[2] names and walks them. A million: 10 names a file, for lack of inodes."""
+"""Makes argv[2] names and walks them. A million: 50 names a file, for lack of inodes."""
 
 
 def _walk(budget: Budget, path: Path) -> list[str]:

@@ -21,6 +21,8 @@ from .vagrant import BOXES, ensure_stock, how_to_use, run_cycle
 
 #: Also a job's own status may be 125; the message on stderr tells.
 GUEST_FAILED = 125
+#: How much longer --matrix's guests may take: they run the tests marked `long`, too.
+LONG = 6
 TREE = Path(__file__).resolve().parents[2]
 
 
@@ -95,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         usage="cgmem_guest test [options] [-- PYTEST ARGS…]",
     )
     test.add_argument(
-        "--matrix", action="store_true", help="guests x swap x huge pages x PSI, and long tests"
+        "--matrix",
+        action="store_true",
+        help="guests x swap x huge pages x PSI, and long tests; multiplies --timeout by 6",
     )
     test.add_argument("--parallel", type=int, default=2, metavar="N", help="guests at a time (2)")
     _common(test, timeout=1800.0)
@@ -169,7 +173,7 @@ def _test(options: argparse.Namespace) -> int:
         tree=options.tree.resolve(),
         smp=options.smp,
         memory=options.memory,
-        timeout=options.timeout,
+        timeout=options.timeout * (LONG if options.matrix else 1),
     )
     good = run_suite(template, options.matrix, options.parallel, results.resolve())
     return 0 if good else 1
