@@ -1,11 +1,13 @@
 #!/bin/sh
-# The kernel and contract tests on this machine's own cgroup v2. Usage: native.sh PYTHON [OPTION…]
+# The kernel and contract tests, or those named, on this machine's own cgroup v2.
+# Usage: native.sh PYTHON [PATH OR OPTION OF PYTEST…]
 # Under systemd they get a delegated scope of their own, from the user's manager or, for root, the
 # system's: the one you are in also holds your shell.
 set -eu
 python=$1
 shift
-set -- "$python" -m pytest -q -rs -p no:cacheprovider -m "not long" tests/kernel tests/contract "$@"
+[ $# -gt 0 ] || set -- tests/kernel tests/contract
+set -- "$python" -m pytest -q -rs -p no:cacheprovider -m "not long" "$@"
 [ -d /run/systemd/system ] || exec "$@"
 
 scope="systemd-run --scope --quiet --collect --property=Delegate=yes"

@@ -38,7 +38,7 @@ step vagrant validate
 step vagrant box add --name "$CGMEM_BOX" "$1"
 step vagrant up --provider libvirt
 step vagrant ssh -c 'cgmem doctor'
-step vagrant ssh -c 'cd /vagrant && make test-native'
+step vagrant ssh -c 'cd /vagrant && sh tests/native.sh .venv/bin/python tests/kernel'
 step vagrant provision --provision-with test
 step vagrant halt
 step vagrant up

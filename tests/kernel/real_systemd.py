@@ -12,8 +12,8 @@ from typing import Any
 from tests.kernel import real_cgroups as real
 
 RUNS = Path("/run/systemd/system").is_dir()
-USER, UID = "tester", 1000
-"""The guests' ordinary user, who lingers."""
+USER, UID = os.environ.get("CGMEM_GUEST_USER", "tester"), 1000
+"""The guests' ordinary user, who lingers; Vagrant's has a name of its own."""
 
 USER_MANAGER = f"/user.slice/user-{UID}.slice/user@{UID}.service"
 

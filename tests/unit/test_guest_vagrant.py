@@ -101,7 +101,7 @@ def test_a_stopped_test_cleans_up(tmp_path: Path) -> None:
     cleaned, ready = tmp_path / "cleaned", tmp_path / "ready"
     inner = f"trap 'touch {cleaned}; exit' TERM; touch {ready}; while :; do sleep 0.1; done"
     # As unshare, which takes no SIGTERM and ends with its child.
-    outer = ["sh", "-c", 'trap : TERM; sh -c "$1" & until wait $!; do :; done', "sh", inner]
+    outer = ["sh", "-c", 'trap : TERM; sh -c "$1" & wait; wait', "sh", inner]
     stopper = threading.Thread(target=_stop_when, args=(ready,))
     before = signal.signal(signal.SIGTERM, _stopped)
     stopper.start()
