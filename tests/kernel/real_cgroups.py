@@ -59,14 +59,22 @@ time.sleep(600)
 """
 """Runs argv[2] in a grandchild that left the session and lost its parent, and stays."""
 
-PREY = """
-import time
-open("/proc/self/oom_score_adj", "w").write("1000")
-held = bytearray(b"x") * (int(__import__("sys").argv[1]) << 20)
+CHOSEN = """
+with open("/proc/self/oom_score_adj", "w") as file:
+    file.write("1000")
+"""
+"""Makes itself the first choice of whoever kills for memory."""
+
+PREY = (
+    CHOSEN
+    + """
+import sys, time
+held = bytearray(b"x") * (int(sys.argv[1]) << 20)
 print("ready", flush=True)
 time.sleep(600)
 """
-"""Holds argv[1] MB, says "ready", and is the first choice of whoever kills for memory."""
+)
+"""Holds argv[1] MB and says "ready"."""
 
 _stages = itertools.count(1)
 

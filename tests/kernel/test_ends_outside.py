@@ -48,9 +48,11 @@ def enough_for_earlyoom(more_bytes: int) -> str:
     return str(int(share * kib["MemTotal"]))
 
 
-def killed(process: cgmem.MonitoredProcess, *, by: str) -> cgmem.Outcome:
+def killed(
+    process: cgmem.MonitoredProcess, *, by: str, patience: float = real.PATIENCE
+) -> cgmem.Outcome:
     """Wait for its end and close its pipe."""
-    outcome = process.outcome(real.PATIENCE)
+    outcome = process.outcome(patience)
     assert process.stdout is not None
     process.stdout.close()
     real.note(f"{by}: {outcome.message}")
@@ -143,6 +145,7 @@ while os.path.exists(f"/proc/{prey}/exe"):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_machine_out_of_memory(tmp_path: Path) -> None:
     """The same when the machine's memory is really used up, by somebody else."""
     alerts: list[Alert] = []
@@ -157,7 +160,7 @@ def test_a_machine_out_of_memory(tmp_path: Path) -> None:
         process.stdout.readline()
         with subprocess.Popen(real.python(EATER, process.pid)) as eater:
             try:
-                outcome = killed(process, by="a full machine")
+                outcome = killed(process, by="a full machine", patience=800)
             finally:
                 eater.kill()
         assert told(alerts)
