@@ -23,7 +23,7 @@ QUESTIONS = {
     "startup": (startup.table, 20),
     "overshoot": (overshoot.table, 3),
     "stall": (stall.table, 1),
-    "agents": (agents.table, 8),
+    "agents": (agents.table, 30),
 }
 
 

@@ -30,7 +30,7 @@ PRINTED = {
     ),
     "A Node command line": r"^hard_limit true hard limit: .*256M",
     "pytest and make jobs": r"1 passed(.|\n)*(one\n(.|\n)*two|two\n(.|\n)*one)(.|\n)*one",
-    "A systemd service": r"sleep 600(.|\n)*\"cause\": \"(aborted|signalled)\"",
+    "A systemd service": r"sleep_\w+ .*cgroup2(.|\n)*\"cause\": \"signalled\".*\"enforced\": true",
     "A container": r"cgroup2(.|\n)*under a budget(.|\n)*status 137",
 }
 """What each prints."""
