@@ -75,7 +75,7 @@ class Outbox:
     def _keep(self) -> None:
         """An emptier one is no news: at the end the processes are dead."""
         found = None if self._inspection is None else self._inspection.so_far
-        if found is not None and (found.processes or self._last is None):
+        if found is not None and (found.processes or (found.memory_stat and self._last is None)):
             self._last = Taken(self._asked_at, found)
 
 

@@ -20,9 +20,29 @@ from tests.kernel.workloads import WORKLOADS, Budget, has_swap
 # may not have the ordinary user that the others start processes as.
 collect_ignore_glob = [] if RUNS and IN_GUEST else ["test_systemd_[!p]*.py"]
 
+LONG = {
+    "test_cgroup2_snapshot",
+    "test_chaos",
+    "test_ends_abort",
+    "test_ends_command",
+    "test_ends_outside",
+    "test_false_alarms",
+    "test_systemd_family",
+    "test_systemd_service",
+}
+"""Modules of minutes each in an emulated guest: for the matrix, like the tests marked so."""
+
 SWAP_BYTES = 200 << 20
 
 Recorded = Callable[[str, Budget], Recording]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of long modules, before those are picked that run."""
+    for item in items:
+        if item.path.stem in LONG:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")
