@@ -189,6 +189,11 @@ class ScopeRecord(NamedTuple):
     concluded: bool = False
     """Its end was told, or nobody is to tell it: what lives in it is left over."""
 
+    @property
+    def thresholds(self) -> Thresholds:
+        """The budget that was written down."""
+        return Thresholds(self.warning_bytes, self.critical_bytes, self.max_bytes)
+
 
 class Scope(Protocol):
     """One budgeted group of processes.

@@ -34,8 +34,7 @@ class LiveScope(NamedTuple):
     @property
     def thresholds(self) -> Thresholds:
         """The budget that was written down at the start."""
-        record = self.record
-        return Thresholds(record.warning_bytes, record.critical_bytes, record.max_bytes)
+        return self.record.thresholds
 
     @property
     def percent(self) -> float | None:
@@ -130,14 +129,13 @@ def look(backend: Backend, scope: Scope) -> LiveScope | None:
     kernel_limits = backend.capabilities.kernel_limits
     # Counters that rose before we looked are no news.
     history = judge.History.start(sample.events)
-    thresholds = Thresholds(record.warning_bytes, record.critical_bytes, record.max_bytes)
     policy = judge.Policy(kernel_limits=kernel_limits)
     return LiveScope(
         backend=backend.name,
         kernel_limits=kernel_limits,
         record=record,
         location=scope.location,
-        level=judge.judge(thresholds, policy, history, sample).level,
+        level=judge.judge(record.thresholds, policy, history, sample).level,
         judged_bytes=judge.judged_bytes(sample),
         sample=sample,
         pids=pids,

@@ -77,7 +77,7 @@ def set_budget(to: Target, given: Mapping[str, Given], *, force: bool = False) -
     what is in use and not `force`; `CgroupError`, `ScopeVanished`.
     """
     record, now = to.scope.record, to.scope.limits()
-    before = Thresholds(record.warning_bytes, record.critical_bytes, record.max_bytes)
+    before = record.thresholds
     after = _derived(before, given)
     if not force:
         _refuse_to_end(to, after, given)

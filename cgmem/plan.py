@@ -96,8 +96,7 @@ def recorded_plan_of(
     )
     plan = plan_of(settings, effective, backend, kernel_limits=kernel_limits)
     policy = plan.policy._replace(high_bytes=limits.high_bytes if kernel_limits else None)
-    thresholds = Thresholds(record.warning_bytes, record.critical_bytes, record.max_bytes)
-    return plan._replace(thresholds=thresholds, limits=limits, policy=policy)
+    return plan._replace(thresholds=record.thresholds, limits=limits, policy=policy)
 
 
 def observing_plan_of(settings: Settings, backend: str) -> Plan:
