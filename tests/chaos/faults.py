@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.chaos.ledger import Ledger
 from tests.chaos.stage import Stage, marked
-from tests.kernel import real_cgroups as real
+from tests.helpers.waiting import PATIENCE
 
 Fault = Callable[[Stage, Ledger, str, int, random.Random], None]
 
@@ -29,7 +29,7 @@ def supervisor_killed(
     """SIGKILL at a random moment, a second one beside it lives on."""
     killed = stage.supervise(ledger, f"{seed}k", count, stage.logs)
     beside = stage.supervise(ledger, f"{seed}s", 3, stage.logs)
-    killed.began.wait(real.PATIENCE)
+    killed.began.wait(PATIENCE)
     time.sleep(draw.uniform(0.0, 6.0))
     killed.sigkill()
     ledger.check_inside(marked())
@@ -40,7 +40,7 @@ def disk_full(stage: Stage, ledger: Ledger, seed: str, count: int, draw: random.
     """The log disk is full for a while."""
     running = stage.supervise(ledger, seed, count, stage.disk)
     filler = stage.disk / "filler"
-    running.began.wait(real.PATIENCE)
+    running.began.wait(PATIENCE)
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(b"x" * 4096)

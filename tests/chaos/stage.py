@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.chaos.ledger import Ledger, Marked
 from tests.chaos.plan import MARK
+from tests.helpers.proc import running
 from tests.kernel import real_cgroups as real
 
 LEAF = "cgmem-supervisor"
@@ -130,5 +131,5 @@ def marked() -> Iterator[Marked]:
             continue
         for word in words:
             name, _, value = word.partition(b"=")
-            if name == MARK.encode() and real.running(int(directory.name)):
+            if name == MARK.encode() and running(int(directory.name)):
                 yield int(directory.name), os.fsdecode(value), cgroup

@@ -79,16 +79,3 @@ def until(look: Callable[[], T | None], what: str) -> T:
             return found
         time.sleep(0.02)
     raise AssertionError(f"waited in vain for {what}")
-
-
-def state(pid: int) -> str:
-    """Return a process's state letter from proc_pid_stat(5); empty once it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def ended(pid: int) -> bool:
-    """Whether a process has gone (a zombie has)."""
-    return state(pid) in ("", "Z", "X")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.command import POLLED, cgmem, ended, start, until
+from tests.cli.command import POLLED, cgmem, start, until
+from tests.helpers.proc import running
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def live(tmp_path: Path) -> Iterator[tuple[str, int, int]]:
         until(lambda: mine(json.loads(cgmem("ps", "--json", cwd=tmp_path).stdout), name), "it")
         yield name, pid, run.pid
         run.kill()
-        if not ended(pid):
+        if running(pid):
             os.kill(pid, signal.SIGKILL)
 
 
@@ -55,11 +56,11 @@ def test_gc(live: tuple[str, int, int], tmp_path: Path) -> None:
     name, pid, supervisor = live
     supervised = gc(tmp_path)
     os.kill(supervisor, signal.SIGKILL)
-    until(lambda: ended(supervisor), "its end")
+    until(lambda: not running(supervisor), "its end")
     orphaned = gc(tmp_path)
     shown = cgmem("gc", cwd=tmp_path)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: ended(pid), "its end")
+    until(lambda: not running(pid), "its end")
     dry = gc(tmp_path, "--dry-run")
     table = cgmem("gc", cwd=tmp_path)
     again = gc(tmp_path)
@@ -94,12 +95,12 @@ def test_adopt_without_kernel_limits(live: tuple[str, int, int], tmp_path: Path)
     """An orphan of the fallback can't be taken over, and that is said."""
     name, pid, supervisor = live
     os.kill(supervisor, signal.SIGKILL)
-    until(lambda: ended(supervisor), "its end")
+    until(lambda: not running(supervisor), "its end")
     done = cgmem("adopt", name, cwd=tmp_path)
 
     assert done.returncode == 2
     assert "no kernel holds its limits" in done.stderr
-    assert not ended(pid)
+    assert running(pid)
 
 
 def test_adopt_what_is_not_there(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from subprocess import Popen
 
 import pytest
 
-from tests.cli.command import HOG, POLLED, cgmem, start, state, until
+from tests.cli.command import HOG, POLLED, cgmem, start, until
+from tests.helpers.proc import state
 
 
 class Job:

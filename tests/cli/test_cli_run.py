@@ -15,7 +15,8 @@ import pytest
 from cgmem.cli import main
 from cgmem.cli.start_failure import start_failure
 from cgmem.errors import CgmemError
-from tests.cli.command import HOG, POLLED, cgmem, ended, start, until
+from tests.cli.command import HOG, POLLED, cgmem, start, until
+from tests.helpers.proc import running
 
 REPORT_KEYS = {
     "subprocess_id", "command", "backend", "cause", "exit_code", "signal", "message", "start_mb",
@@ -121,7 +122,7 @@ def test_leftovers_are_killed_and_named(tmp_path: Path) -> None:
 
     assert done.returncode == 0
     assert f"killed 1 leftover process: {sleeper}" in done.stderr
-    until(lambda: ended(sleeper), "the leftover to go")
+    until(lambda: not running(sleeper), "the leftover to go")
 
 
 def test_keep_leaves_leftovers_alone(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_keep_leaves_leftovers_alone(tmp_path: Path) -> None:
         listed = json.loads(cgmem("ps", "--json", cwd=tmp_path).stdout)
         mine = [live for live in listed if live["subprocess_id"] == f"kept-{os.getpid()}"]
 
-        assert not ended(sleeper)
+        assert running(sleeper)
         assert f"kept 1 leftover process: {sleeper}" in done.stderr
         assert mine[0]["pids"] == [sleeper]
         assert mine[0]["supervisor"]["alive"] is False

@@ -12,7 +12,8 @@ import pytest
 
 from cgmem.cli.foreground import FAR_SECONDS, ForegroundJob
 from cgmem.cli.signals import Arrival, Inbox
-from tests.cli.command import COMMAND, POLLED, cgmem, ended, environment, start, state, until
+from tests.cli.command import COMMAND, POLLED, cgmem, environment, start, until
+from tests.helpers.proc import running, state
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="macOS: there is no /proc to look in")
 
@@ -211,7 +212,7 @@ def test_supervisor_that_is_killed_leaves_the_child_alone(tmp_path: Path) -> Non
     child = int(_line(process))
     process.kill()
     process.wait(60)
-    lived_on = not ended(child)
+    lived_on = running(child)
     os.kill(child, signal.SIGKILL)
     process.communicate(timeout=60)
 

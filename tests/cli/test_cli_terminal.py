@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import POLLED, ended, state, until
+from tests.cli.command import POLLED, until
 from tests.cli.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_Z, bash
+from tests.helpers.proc import running, state
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="macOS: waitid and siginfo are Linux's; not run there yet"
@@ -189,7 +190,7 @@ def test_stop_and_continue_sent_to_cgmem_alone_reach_the_child(tmp_path: Path) -
 
         until(lambda: state(child) == "S" and state(pid) == "S", "both to go on")
         os.kill(pid, signal.SIGTERM)
-        until(lambda: ended(child), "the child to end")
+        until(lambda: not running(child), "the child to end")
 
 
 def test_critical_line_reaches_the_terminal_whole(tmp_path: Path) -> None:
@@ -211,8 +212,8 @@ def test_hanging_up_ends_the_job(tmp_path: Path) -> None:
         pid = int(terminal.expect(r"pid (\d+)")[1])
         child = int(terminal.expect(r"started (\d+)\n")[1])
 
-    until(lambda: ended(child), "the child to end")
-    until(lambda: ended(pid), "cgmem to end")
+    until(lambda: not running(child), "the child to end")
+    until(lambda: not running(pid), "cgmem to end")
 
 
 def test_colours_only_where_wanted(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,11 @@ import cgmem_backends
 from cgmem import selector
 from cgmem.contract import MB, Backend, Limits, Sample, Scope, ScopeRecord
 from cgmem.errors import ScopeVanished
+from tests.helpers.proc import open_descriptors, running
+from tests.helpers.waiting import PATIENCE, until
 
 HOG = str(Path(__file__).parents[1] / "helpers" / "hog.py")
 ROOTS = [str(Path(module.__file__ or "").parents[1]) for module in (cgmem, cgmem_backends)]
-PATIENCE = 90.0
 
 TOLERANCE_BYTES = 24 * MB
 """A Python interpreter, its stack and page tables, and the kernel's per-CPU charge batches."""
@@ -130,16 +130,6 @@ def end(scope: Scope) -> None:
     assert until(scope.close)
 
 
-def until(what: Callable[[], Any]) -> bool:
-    """Wait for what other processes do; False after a while."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def python(code: str) -> list[str]:
     """Return a command that runs `code`."""
     return [sys.executable, "-I", "-S", "-c", code]
@@ -184,15 +174,6 @@ def look(scope: Scope, detail_above: int | None = None) -> Sample:
     sample = scope.sample(detail_above)
     assert sample is not None
     return sample
-
-
-def running(pid: int) -> bool:
-    """Whether a process is there and has not ended."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat[stat.rindex(")") + 2] not in "ZX"
 
 
 def test_the_backend_says_what_it_is(backend: Backend) -> None:
@@ -559,22 +540,13 @@ def test_twenty_scopes_leave_nothing(backend: Backend) -> None:
         scope.detach()
 
     one(0)  # what is opened once for all stays open
-    before = descriptors()
+    before = open_descriptors()
     listed_before = [scope.location for scope in listed(backend)]
     for number in range(20):
         one(number)
 
-    assert descriptors() == before
+    assert open_descriptors() == before
     assert [scope.location for scope in listed(backend)] == listed_before
-
-
-def descriptors() -> list[str]:
-    """Name this process's open descriptors, that of the listing itself aside."""
-    found = []
-    for link in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):
-            found.append(f"{link.name} {link.readlink()}")
-    return sorted(found)
 
 
 def test_several_threads_at_once(backend: Backend) -> None:

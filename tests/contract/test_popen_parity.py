@@ -29,6 +29,7 @@ from cgmem_backends.placed_popen import Destination, PlacedPopen
 from cgmem_backends.placement import load_library
 from cgmem_backends.spawn_attr import SpawnLibrary
 from cgmem_backends.trampoline_start import start_by_trampoline
+from tests.helpers.proc import open_descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cgroups are Linux's")
 
@@ -323,10 +324,6 @@ if os.geteuid() == 0:
         _compare(start, stage, options)
 
 
-def _open_descriptors() -> set[str]:
-    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
-
-
 @contextlib.contextmanager
 def _closed(descriptor: int) -> Iterator[None]:
     kept = os.dup(descriptor)
@@ -560,10 +557,10 @@ def _children() -> set[int]:
 
 
 def _failure(start: Start, args: Any, options: dict[str, Any]) -> tuple[Any, ...]:
-    before, children = _open_descriptors(), _children()
+    before, children = open_descriptors(), _children()
     with pytest.raises(Exception) as caught:  # noqa: PT011  (which one is the question)
         start(args, **options)
-    assert _open_descriptors() == before
+    assert open_descriptors() == before
     assert _children() <= children
     error = caught.value
     if isinstance(error, OSError):
@@ -603,8 +600,9 @@ if os.geteuid() != 0:
 @pytest.mark.parametrize("left", range(0, 12, 2))
 def test_few_descriptors_left(start: Start, left: int) -> None:
     """Near the descriptor limit a start works or fails with EMFILE, and leaks nothing."""
-    before = _open_descriptors()
-    taken = [os.dup(0) for _ in range(max(map(int, before)) - len(before) + 2)]
+    before = open_descriptors()
+    highest = max(int(name.split()[0]) for name in before)
+    taken = [os.dup(0) for _ in range(highest - len(before) + 2)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1 + left, hard))
     try:
@@ -619,7 +617,7 @@ def test_few_descriptors_left(start: Start, left: int) -> None:
         for descriptor in taken:
             os.close(descriptor)
 
-    assert _open_descriptors() == before
+    assert open_descriptors() == before
 
 
 if "CGMEM_IN_GUEST" not in os.environ:

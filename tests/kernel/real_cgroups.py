@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,9 @@ from cgmem.contract import MB, Limits, ScopeRecord
 from cgmem.supervisor import Supervisor
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.linux_calls import set_xattr
+from tests.helpers.waiting import PATIENCE, until
 
 IN_GUEST = "CGMEM_IN_GUEST" in os.environ
-PATIENCE = 90.0
 """Seconds to wait for what a slow emulated machine does at last. Never waited out in full."""
 LONG_TICK = 30.0
 """A tick that can't be what made something known in time."""
@@ -101,16 +101,6 @@ def need_root() -> None:
 def python(code: str, *arguments: object) -> list[str]:
     """Return a command that runs `code`, without what makes Python slow to start."""
     return [sys.executable, "-I", "-S", "-c", code, *map(str, arguments)]
-
-
-def until(what: Callable[[], Any], seconds: float = PATIENCE) -> bool:
-    """Wait for what other processes do; False after a while."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def a_record(subprocess_id: str = "kernel_test") -> ScopeRecord:
@@ -271,15 +261,6 @@ class Script:
 def note(text: str) -> None:
     """Leave a line for a reader of the report."""
     sys.stdout.write(f"{text}\n")
-
-
-def running(pid: int) -> bool:
-    """Whether a process is there and has not ended: an orphan may wait for its reaper."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat[stat.rindex(")") + 2] not in "ZX"
 
 
 def kill_quietly(pid: int) -> None:

@@ -15,6 +15,7 @@ from cgmem.process import MonitoredProcess
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.kernel_files import parse_keyed
 from tests.helpers.series import Look, Series
+from tests.helpers.waiting import PATIENCE
 from tests.kernel import real_cgroups as real
 from tests.kernel.workloads import LEAKS, WORKLOADS, Budget, has_psi, has_swap, prepared
 
@@ -39,7 +40,7 @@ def record(name: str, budget: Budget, log_dir: Path, on_stall: str = "release") 
         process = cgmem.spawn(command, supervisor=supervisor, cwd="/")
         looks = watch(process, budget.tick, seconds)
         process.kill()
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
     return Recording(_series(name, budget, looks), outcome)
 
 

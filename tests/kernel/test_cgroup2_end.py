@@ -11,6 +11,8 @@ import pytest
 
 import cgmem
 from cgmem_backends.cgroup2 import Cgroup2Backend
+from tests.helpers.proc import running
+from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 
 SOON = 10.0
@@ -29,7 +31,7 @@ def test_an_exit_is_known_between_ticks(tmp_path: Path) -> None:
         assert process.stdin is not None
         began = time.monotonic()
         process.stdin.close()
-        ended = process.supervision.ended.wait(real.PATIENCE)
+        ended = process.supervision.ended.wait(PATIENCE)
         took = time.monotonic() - began
 
     assert ended
@@ -52,10 +54,10 @@ def test_a_kill_is_known_between_ticks(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         began = time.monotonic()
-        known = real.until(lambda: any(alert.kind == "kill" for alert in alerts))
+        known = until(lambda: any(alert.kind == "kill" for alert in alerts))
         took = time.monotonic() - began
         process.abort(grace_seconds=5)
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
         process.stdout.close()
 
     assert known
@@ -73,8 +75,8 @@ def test_a_scope_that_somebody_else_removes(tmp_path: Path) -> None:
         assert supervision is not None
         # Held, because the supervision, woken by the kill, could be the faster one.
         with supervision._lock:
-            subprocess.run(["/bin/sh", "-c", code, directory], check=True, timeout=real.PATIENCE)
-        outcome = process.outcome(real.PATIENCE)
+            subprocess.run(["/bin/sh", "-c", code, directory], check=True, timeout=PATIENCE)
+        outcome = process.outcome(PATIENCE)
 
     assert outcome.cause == "signalled"
     assert outcome.signal == 9
@@ -100,11 +102,11 @@ def test_leftovers_are_killed_and_named(tmp_path: Path) -> None:
             assert process.stdout is not None
             pid = int(process.stdout.readline())
             process.stdin.close()
-            outcome = process.outcome(real.PATIENCE)
+            outcome = process.outcome(PATIENCE)
 
     assert outcome.cause == "exited"
     assert outcome.leftovers == (pid,)
-    assert not real.running(pid)
+    assert not running(pid)
 
 
 SUPERVISOR = """
@@ -134,7 +136,7 @@ def test_the_hard_limit_outlives_the_supervisor(tmp_path: Path) -> None:
         pid = script.heard()["pid"]
         directory = real.cgroup_of(pid)
         script.process.send_signal(signal.SIGKILL)
-        script.process.wait(real.PATIENCE)
+        script.process.wait(PATIENCE)
         limit = real.read(directory, "memory.max")
         found = [
             scope
@@ -142,7 +144,7 @@ def test_the_hard_limit_outlives_the_supervisor(tmp_path: Path) -> None:
             if scope.record.subprocess_id == "orphan_1"
         ]
         go.touch()
-        emptied = real.until(lambda: not real.events(directory, "cgroup.events")["populated"])
+        emptied = until(lambda: not real.events(directory, "cgroup.events")["populated"])
         counted = real.events(directory)
         closed = [scope.close() for scope in found]
         for scope in found:

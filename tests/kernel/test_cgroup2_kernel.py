@@ -13,6 +13,7 @@ import cgmem
 from cgmem.contract import MB, Limits
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.linux_calls import set_xattr
+from tests.helpers.waiting import PATIENCE
 from tests.kernel import real_cgroups as real
 
 
@@ -37,7 +38,7 @@ def test_limits_are_in_the_kernels_files(tmp_path: Path) -> None:
             )
         }
         process.kill()
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
 
     assert held == {
         "memory.high": str(48 * MB),
@@ -211,8 +212,8 @@ def test_a_budget_within_a_budget(tmp_path: Path) -> None:
             text=True,
             env=real.environment(),
         )
-        out, _ = process.communicate("\n", timeout=real.PATIENCE)
-        outcome = process.outcome(real.PATIENCE)
+        out, _ = process.communicate("\n", timeout=PATIENCE)
+        outcome = process.outcome(PATIENCE)
 
     before, after = map(json.loads, out.splitlines())
     assert after["usable"]

@@ -13,6 +13,7 @@ import pytest
 import cgmem
 from cgmem.contract import MB, Alert, Limits
 from cgmem_backends.cgroup2 import Cgroup2Backend
+from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 
 
@@ -30,9 +31,9 @@ def test_the_verdict_of_a_leak(tmp_path: Path) -> None:
             supervisor=supervisor,
             on_alert=lambda _, alert: alerts.append(alert),
         )
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
 
-    assert real.until(lambda: bool(alerts))
+    assert until(lambda: bool(alerts))
     assert alerts[-1].kind == "kill"
     assert outcome.warnings[-1] == "CRITICAL: Memory exceeded 64MB limit at 64.0MB"
     assert outcome.cause == "hard_limit"
@@ -56,9 +57,9 @@ def test_a_full_speed_allocator_does_not_pass_the_hard_limit() -> None:
     # A brake in the way would only slow it: what counts is the speed at the limit.
     scope.set_limits(limits._replace(high_bytes=None))
     with scope.start(real.python(real.LEAK, 400), {}) as process:
-        status = process.wait(real.PATIENCE)
+        status = process.wait(PATIENCE)
     counters = scope.counters()
-    assert real.until(scope.close)
+    assert until(scope.close)
     scope.detach()
 
     assert status == -9
@@ -116,7 +117,7 @@ def test_every_descendant_counts(tmp_path: Path) -> None:
         away = real.LEAK.replace("sys.argv[1]", "'400'")
         process = cgmem.spawn(real.python(real.AWAY, 0, away), supervisor=supervisor)
         directory = real.cgroup_of(process.pid)
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
 
     assert outcome.cause == "hard_limit"
     assert outcome.signal == 9
@@ -151,9 +152,9 @@ def test_a_burst_to_the_limit_is_told_with_its_kill_at_once(
             supervisor=supervisor,
             on_alert=lambda _, alert: told.append((time.monotonic(), alert)),
         )
-        assert real.until(lambda: process.poll() is not None)
+        assert until(lambda: process.poll() is not None)
         ended = time.monotonic()
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
 
     kill_at, kill = next((at, alert) for at, alert in told if alert.kind == "kill")
     with capsys.disabled():

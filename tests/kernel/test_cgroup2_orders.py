@@ -13,6 +13,7 @@ import pytest
 
 import cgmem
 from cgmem.contract import MB
+from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 
 CACHE = """
@@ -35,7 +36,7 @@ def order(*words: str) -> dict[str, Any]:
         env=real.environment(),
         capture_output=True,
         text=True,
-        timeout=real.PATIENCE,
+        timeout=PATIENCE,
         check=False,
     )
     if done.returncode:
@@ -73,7 +74,7 @@ def test_orders_from_another_process(tmp_path: Path, file: Path) -> None:
         assert real.read(directory, "memory.high") == str(80 * MB)
         (supervision,) = supervisor.live()
         wanted = (32 * MB, 80 * MB, 96 * MB)
-        assert real.until(lambda: supervision.plan.thresholds == wanted)
+        assert until(lambda: supervision.plan.thresholds == wanted)
         assert real.read(directory, "memory.oom.group") == "1"
         assert real.read(directory, "memory.swap.max") == "0"
 

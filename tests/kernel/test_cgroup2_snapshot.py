@@ -11,6 +11,7 @@ import pytest
 
 import cgmem
 from cgmem.contract import Alert
+from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 
 TICK = 0.5
@@ -81,11 +82,11 @@ def test_stalled_leakers_hold_up_nobody(tmp_path: Path, capsys: pytest.CaptureFi
             stalled = any(kind == "stall" for _, kind in critical)
             return stalled and len({name for name, _ in critical}) == len(processes)
 
-        assert real.until(held)
+        assert until(held)
         boss.poller().remove(watcher)
         for process in processes:
             process.abort(0)
-        outcomes = [process.outcome(real.PATIENCE) for process in processes]
+        outcomes = [process.outcome(PATIENCE) for process in processes]
 
     snapshots = [
         alert.snapshot for told in alerts.values() for alert in told if alert.level == "CRITICAL"
@@ -99,7 +100,7 @@ def test_stalled_leakers_hold_up_nobody(tmp_path: Path, capsys: pytest.CaptureFi
     assert None not in snapshots
     # How late is the machine's affair: 16 threads in reclaim on two emulated processors. A poller
     # that waits for a read of a stalled process waits for as long as that is stalled.
-    assert watcher.latest < real.PATIENCE
+    assert watcher.latest < PATIENCE
     log = (tmp_path / "logs" / "memory-alerts.log").read_text()
     assert "hunter2" not in log
     assert [json.loads(line)["level"] for line in log.splitlines()].count("CRITICAL") == len(
@@ -124,7 +125,7 @@ time.sleep(0.5)
 """
     with real.supervising(tmp_path, tick=TICK, stall_after=2, **BUDGET) as boss:
         process = cgmem.spawn(real.python(code, 800, "--password", "hunter2"), supervisor=boss)
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
 
     assert outcome.cause == "hard_limit"
     assert outcome.snapshot is not None

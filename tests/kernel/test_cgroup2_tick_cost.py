@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import PATIENCE
 from tests.kernel import real_cgroups as real
 
 TICKS = 10
@@ -68,9 +69,9 @@ def test_an_idle_scope_costs_two_calls_a_tick(tmp_path: Path) -> None:
             script.tell()
             script.heard()
             strace.terminate()
-            strace.communicate(timeout=real.PATIENCE)
+            strace.communicate(timeout=PATIENCE)
         script.tell()
-        script.process.wait(real.PATIENCE)
+        script.process.wait(PATIENCE)
 
     assert "attached" in attached
     assert calls_on_scopes(output.read_text(errors="replace")) == {

@@ -15,6 +15,8 @@ import cgmem
 from cgmem.outcome import Outcome
 from cgmem.process import MonitoredProcess
 from cgmem.supervisor import Supervisor
+from tests.helpers.proc import running
+from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 
 LONG_GRACE = 60.0
@@ -43,7 +45,7 @@ def aborted(process: MonitoredProcess) -> tuple[Outcome, float]:
     """Abort it; return how it ended and how long that took."""
     began = time.monotonic()
     process.abort()
-    outcome = process.outcome(real.PATIENCE)
+    outcome = process.outcome(PATIENCE)
     took = time.monotonic() - began
     if process.stdout is not None:
         process.stdout.close()
@@ -83,7 +85,7 @@ def test_who_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path, who: str)
     assert outcome.signal == (signal.SIGKILL if who == "main" else signal.SIGTERM)
     assert outcome.sigkill_needed
     assert "SIGKILL was needed" in outcome.message
-    assert 1.5 <= took < real.PATIENCE
+    assert 1.5 <= took < PATIENCE
     assert not directory.exists()
 
 
@@ -101,7 +103,7 @@ def test_a_stopped_group_is_set_going_to_obey(tmp_path: Path, by: str) -> None:
             (directory / "cgroup.freeze").write_text("1")
         else:
             supervision.scope.signal(signal.SIGSTOP)
-        stopped = real.until(lambda: _stopped(directory, process.pid))
+        stopped = until(lambda: _stopped(directory, process.pid))
         outcome, took = aborted(process)
 
     assert stopped
@@ -133,7 +135,7 @@ def test_a_throttled_group_obeys(tmp_path: Path, handles: bool) -> None:
     with real.supervising(tmp_path, tick=real.LONG_TICK, **settings) as supervisor:
         process = cgmem.spawn(real.python(code, 400), supervisor=supervisor, grace=LONG_GRACE)
         directory = real.cgroup_of(process.pid)
-        held = real.until(lambda: real.events(directory)["high"] > 20)
+        held = until(lambda: real.events(directory)["high"] > 20)
         outcome, took = aborted(process)
 
     assert held
@@ -183,7 +185,7 @@ def test_an_abort_that_comes_while_it_starts(tmp_path: Path) -> None:
         other = threading.Thread(target=abort)
         other.start()
         process = cgmem.spawn(["sleep", "600"], supervisor=supervisor, subprocess_id="early")
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
         other.join()
 
     assert found.is_set()
@@ -198,11 +200,11 @@ def test_a_supervisor_that_closes_finishes_its_abort(tmp_path: Path) -> None:
         directory = real.cgroup_of(process.pid)
         process.abort()
         supervisor.close()
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
         assert process.stdout is not None
         process.stdout.close()
-        status = process.wait(real.PATIENCE)
-        emptied = real.until(lambda: not real.events(directory, "cgroup.events")["populated"])
+        status = process.wait(PATIENCE)
+        emptied = until(lambda: not real.events(directory, "cgroup.events")["populated"])
         directory.rmdir()
 
     assert outcome.cause == "aborted"
@@ -231,15 +233,15 @@ def test_a_supervisor_killed_while_it_aborts(tmp_path: Path) -> None:
         directory = real.cgroup_of(pid)
         try:
             script.tell()
-            assert script.process.wait(real.PATIENCE) == -signal.SIGKILL
-            running = real.running(pid)
-            frozen = real.until(lambda: real.read(directory, "cgroup.freeze") == "0")
+            assert script.process.wait(PATIENCE) == -signal.SIGKILL
+            ran_on = running(pid)
+            frozen = until(lambda: real.read(directory, "cgroup.freeze") == "0")
             limits = real.read(directory, "memory.high"), real.read(directory, "memory.max")
         finally:
             (directory / "cgroup.kill").write_text("1")
-        assert real.until(lambda: not real.events(directory, "cgroup.events")["populated"])
+        assert until(lambda: not real.events(directory, "cgroup.events")["populated"])
         directory.rmdir()
 
-    assert running
+    assert ran_on
     assert frozen
     assert limits == ("max", str(64 << 20))

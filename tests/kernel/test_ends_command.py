@@ -11,6 +11,7 @@ import pytest
 
 from cgmem.contract import MB
 from tests.cli.command import COMMAND
+from tests.helpers.waiting import PATIENCE
 from tests.kernel import real_cgroups as real
 
 PLENTY = ("--critical", "200M", "--max", "400M")
@@ -49,7 +50,7 @@ def run(
             capture_output=True,
             text=True,
             check=False,
-            timeout=real.PATIENCE,
+            timeout=PATIENCE,
             env=real.environment(),
         )
     real.note(done.stderr)

@@ -14,6 +14,7 @@ import pytest
 
 import cgmem
 from cgmem.contract import MB, Alert
+from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 
 ROOMY = {"warning": "200M", "critical": "300M", "max": "400M"}
@@ -49,7 +50,7 @@ def enough_for_earlyoom(more_bytes: int) -> str:
 
 
 def killed(
-    process: cgmem.MonitoredProcess, *, by: str, patience: float = real.PATIENCE
+    process: cgmem.MonitoredProcess, *, by: str, patience: float = PATIENCE
 ) -> cgmem.Outcome:
     """Wait for its end and close its pipe."""
     outcome = process.outcome(patience)
@@ -61,7 +62,7 @@ def killed(
 
 def told(alerts: list[Alert]) -> bool:
     """Whether the kill was told, once, as none of this budget's own doing."""
-    real.until(lambda: bool(alerts), 10)  # callbacks have a thread of their own
+    until(lambda: bool(alerts), 10)  # callbacks have a thread of their own
     kinds = [alert.kind for alert in alerts]
     return kinds == ["kill"] and "not at this budget" in alerts[0].message
 
@@ -71,7 +72,7 @@ def test_a_sigkill_from_outside(tmp_path: Path) -> None:
     with real.supervising(tmp_path, tick=real.LONG_TICK, **ROOMY) as supervisor:
         process = cgmem.spawn(["sleep", "600"], supervisor=supervisor)
         os.kill(process.pid, signal.SIGKILL)
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
 
     assert outcome.cause == "signalled"
     assert outcome.signal == signal.SIGKILL

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.proc import running
+from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 
 SUPERVISOR = """
@@ -54,14 +56,14 @@ def test_the_supervisor_is_killed(
         frozen = real.read(directory, "cgroup.freeze")
         began = time.monotonic()
         script.process.send_signal(signal.SIGKILL)
-        script.process.wait(real.PATIENCE)
-        emptied = real.until(lambda: not real.events(directory, "cgroup.events")["populated"])
+        script.process.wait(PATIENCE)
+        emptied = until(lambda: not real.events(directory, "cgroup.events")["populated"])
         took = time.monotonic() - began
         counted = real.events(directory)
         real.kill_quietly(pid)
         (leaf,) = directory.parent.glob(f"cgmem-guard-{script.process.pid}-*")
-        gone = real.until(lambda: not real.read(leaf, "cgroup.procs"))
-    assert real.until(lambda: not real.read(directory, "cgroup.procs"))
+        gone = until(lambda: not real.read(leaf, "cgroup.procs"))
+    assert until(lambda: not real.read(directory, "cgroup.procs"))
     directory.rmdir()
     leaf.rmdir()
     with capsys.disabled():
@@ -98,7 +100,7 @@ def test_an_orderly_end(how: str, tmp_path: Path) -> None:
         real.Script(ORDERLY, tmp_path, how, inside=directory) as script,
     ):
         said = script.heard()
-        script.process.wait(real.PATIENCE)
+        script.process.wait(PATIENCE)
         left = real.read(directory, "cgroup.events")
 
     assert len(said["during"]) == (how == "brake")
@@ -130,20 +132,20 @@ def test_beside_a_foreground_job(tmp_path: Path) -> None:
         pid = int(run.stdout.readline())
         directory = real.cgroup_of(pid)
         pattern = f"cgmem-guard-{run.pid}-*/cgroup.procs"
-        assert real.until(lambda: [p for p in directory.parent.glob(pattern) if stands(p, run.pid)])
+        assert until(lambda: [p for p in directory.parent.glob(pattern) if stands(p, run.pid)])
         (procs,) = directory.parent.glob(pattern)
         guard = int(procs.read_text())
         os.killpg(run.pid, signal.SIGINT)
         time.sleep(0.5)
-        after_interrupt = real.running(guard), run.poll()
+        after_interrupt = running(guard), run.poll()
         high = real.read(directory, "memory.high")
         run.send_signal(signal.SIGKILL)
         rest = run.stdout.read()
-        lifted = real.until(lambda: real.read(directory, "memory.high") == "max")
+        lifted = until(lambda: real.read(directory, "memory.high") == "max")
         hard = real.read(directory, "memory.max")
         (directory / "cgroup.kill").write_text("1")
-        assert real.until(lambda: not real.read(directory, "cgroup.procs"))
-        assert real.until(lambda: not procs.read_text())
+        assert until(lambda: not real.read(directory, "cgroup.procs"))
+        assert until(lambda: not procs.read_text())
     directory.rmdir()
     procs.parent.rmdir()
 
@@ -162,7 +164,7 @@ def test_a_command_that_cannot_be_started(tmp_path: Path) -> None:
         env=real.environment(CGMEM_LOG_DIR=str(tmp_path)),
         stderr=subprocess.DEVNULL,
     )
-    status = run.wait(real.PATIENCE)
+    status = run.wait(PATIENCE)
 
     assert status == 127
     assert not list(base.glob(f"cgmem-guard-{run.pid}-*"))

@@ -16,6 +16,7 @@ import cgmem
 from cgmem.contract import ScopeRecord
 from cgmem_backends import scope_record
 from cgmem_backends.linux_calls import set_xattr
+from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 
 STALE = (200, pytest.param(1000, marks=pytest.mark.long))
@@ -60,7 +61,7 @@ def command(*words: str) -> subprocess.Popen[str]:
 
 def said(process: subprocess.Popen[str]) -> tuple[int, Any, str]:
     """Return exit status, JSON on stdout and text on stderr of a command that ends."""
-    out, err = process.communicate(timeout=real.PATIENCE)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, json.loads(out) if out else None, err
 
 
@@ -129,16 +130,16 @@ def test_an_end_that_nobody_saw(tmp_path: Path) -> None:
         other.heard()
         others = real.scopes_below(directory.parent)
         script.process.kill()
-        script.process.wait(real.PATIENCE)
+        script.process.wait(PATIENCE)
         go.touch()
-        emptied = real.until(lambda: not real.events(directory, "cgroup.events")["populated"])
+        emptied = until(lambda: not real.events(directory, "cgroup.events")["populated"])
         dry = said(command("gc", "--json", "--dry-run"))
         there = directory.exists()
         swept = said(command("gc", "--json"))
         left = real.scopes_below(directory.parent)
         for process in (script.process, other.process):
             process.kill()
-            process.wait(real.PATIENCE)
+            process.wait(PATIENCE)
             real.clear(directory.parent, process.pid)
     (line,) = of("killed_1", stats(tmp_path))
 
@@ -162,7 +163,7 @@ def test_the_next_supervisor_sweeps(tmp_path: Path) -> None:
     stale = a_stale_scope(real.base(), dead(), 1, tmp_path)
     with real.supervising(tmp_path, tick=0.1) as supervisor:
         cgmem.run(["true"], supervisor=supervisor)
-        gone = real.until(lambda: not stale.exists())
+        gone = until(lambda: not stale.exists())
     assert gone
     assert [line["cgmem"]["unobserved"] for line in of("stale_1", stats(tmp_path))] == [True]
 
@@ -175,20 +176,20 @@ def test_adopting(tmp_path: Path) -> None:
         pid = script.heard()["pid"]
         directory = real.cgroup_of(pid)
         script.process.kill()
-        script.process.wait(real.PATIENCE)
+        script.process.wait(PATIENCE)
 
         def high() -> str:
             return real.read(directory, "memory.high")
 
-        lifted = real.until(lambda: high() == "max")
+        lifted = until(lambda: high() == "max")
         first = command("adopt", "--json", "orphan_2")
-        braked = real.until(lambda: high() == str((64 << 20) - 4096))
+        braked = until(lambda: high() == str((64 << 20) - 4096))
         second = said(command("adopt", "--json", "orphan_2"))
         first.send_signal(signal.SIGINT)
         left = said(first)
         after = high(), real.read(directory, "memory.max")
         third = command("adopt", "--json", "orphan_2")
-        braked_again = real.until(lambda: high() != "max")
+        braked_again = until(lambda: high() != "max")
         go.touch()
         end = said(third)
         guards = list(directory.parent.glob(f"cgmem-guard-{third.pid}-*"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import cgmem
+from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 from tests.kernel.conftest import Recorded
 from tests.kernel.recording import record
@@ -57,7 +58,7 @@ def test_the_abort_policy_ends_a_stall(tmp_path: Path) -> None:
     """With on_stall=abort the leak gets SIGTERM at the brake, far below the hard limit."""
     with real.supervising(tmp_path, **leak_settings("abort")) as supervisor:
         process = cgmem.spawn(real.python(real.LEAK, 800), supervisor=supervisor)
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
 
     assert outcome.cause == "stalled"
     assert outcome.signal == 15
@@ -72,11 +73,11 @@ def test_the_freeze_policy_keeps_a_stalled_group_for_a_look(tmp_path: Path) -> N
     with real.supervising(tmp_path, **leak_settings("freeze")) as supervisor:
         process = cgmem.spawn(real.python(real.LEAK, 800), supervisor=supervisor)
         group = real.cgroup_of(process.pid)
-        assert real.until(lambda: real.events(group, "cgroup.events")["frozen"] == 1)
+        assert until(lambda: real.events(group, "cgroup.events")["frozen"] == 1)
         charged = int(real.read(group, "memory.current"))
         level = process.check_memory()[1]
         process.kill()
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
 
     assert charged >= SHORT.critical_mb << 20
     assert level == "CRITICAL"
@@ -100,12 +101,12 @@ def test_a_stopped_job_is_no_stall(tmp_path: Path) -> None:
         process = cgmem.spawn(real.python(real.LEAK, 800), supervisor=supervisor)
         group = real.cgroup_of(process.pid)
         brake = SHORT.critical_mb << 20
-        assert real.until(lambda: int(real.read(group, "memory.current")) >= brake)
+        assert until(lambda: int(real.read(group, "memory.current")) >= brake)
         process.send_signal(signal.SIGSTOP)
         stopped_at = time.monotonic()
-        assert real.until(lambda: time.monotonic() - stopped_at > 8.0)
+        assert until(lambda: time.monotonic() - stopped_at > 8.0)
         process.kill()
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
 
     assert outcome.stalls == ()
     assert outcome.cause == "signalled"

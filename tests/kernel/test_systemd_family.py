@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from cgmem_backends.placement import load_library
+from tests.helpers.proc import running
+from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 from tests.kernel import real_systemd as sd
 
@@ -83,7 +85,7 @@ def test_wherever_it_starts(place: str) -> None:
     assert f"{family}" in found["above"][1]
     assert found["after"] == (f"{family}/cgmem-supervisor" if moves else found["before"])
     assert (found["placement"] == "trampoline") == (attached or isinstance(load_library(), str))
-    assert real.until(lambda: sd.unit_gone(family))
+    assert until(lambda: sd.unit_gone(family))
 
 
 def test_a_cgmem_under_a_cgmem_stays_in_its_budget() -> None:
@@ -100,7 +102,7 @@ def test_a_cgmem_under_a_cgmem_stays_in_its_budget() -> None:
     assert "; systemd: " in done.stderr
     assert "this process moves into it" in done.stderr
     assert "; cgroup2: " in done.stderr
-    assert real.until(lambda: sd.unit_gone(sd.family(path)))
+    assert until(lambda: sd.unit_gone(sd.family(path)))
 
 
 @pytest.mark.timeout(600)
@@ -125,7 +127,7 @@ def test_a_logout_with_linger() -> None:
     run = [*sd.cgmem_command(), "run", "--no-preflight", "--keep", "--log-dir", "/tmp/kept-logs"]
     pid = int(sd.output([*sd.in_session(), *run, "--", "sh", "-c", KEEP]))
 
-    assert real.running(pid)
+    assert running(pid)
     real.kill_quietly(pid)
 
 
@@ -147,9 +149,9 @@ def test_a_logout_without_linger(short_lived: str) -> None:
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         quiet, once, pid = (int(process.stdout.readline()) for _ in range(3))
-        alive = real.running(pid)
+        alive = running(pid)
         sd.output(["loginctl", "terminate-user", short_lived])
-        process.communicate(timeout=real.PATIENCE)
+        process.communicate(timeout=PATIENCE)
 
     assert (quiet, once, alive) == (0, 1, True)
-    assert real.until(lambda: not real.running(pid))
+    assert until(lambda: not running(pid))

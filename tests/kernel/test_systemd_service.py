@@ -9,6 +9,7 @@ from pathlib import Path
 import cgmem
 from cgmem.contract import BY_RULE, MB, Limits
 from cgmem.selector import load
+from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 from tests.kernel import real_systemd as sd
 
@@ -18,7 +19,7 @@ def test_root_stays_and_places_by_itself(tmp_path: Path) -> None:
     before = real.cgroup_of(os.getpid())
     with real.supervising(tmp_path, backend="systemd", **real.budget(48)) as supervisor:
         process = cgmem.spawn(real.python(real.LEAK, 400), supervisor=supervisor)
-        outcome = process.outcome(real.PATIENCE)
+        outcome = process.outcome(PATIENCE)
         chosen = supervisor.choice(supervisor.settings())
 
     assert "system manager" in chosen.reason
@@ -62,7 +63,7 @@ def test_a_scope_that_somebody_stopped_is_asked_for_again() -> None:
     unit = sd.family(first.location)
     first.detach()
     sd.output(["systemctl", "stop", Path(unit).name])
-    assert real.until(lambda: sd.unit_gone(unit))
+    assert until(lambda: sd.unit_gone(unit))
     second, _ = backend.open_scope(real.a_record("second"), Limits())
     again = sd.family(second.location)
     second.close()

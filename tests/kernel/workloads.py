@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cgmem.contract import MB, Thresholds
+from tests.helpers.waiting import PATIENCE
 from tests.kernel import real_cgroups as real
 
 ON_DISK = Path("/var/tmp")
@@ -46,7 +47,7 @@ class Budget(NamedTuple):
         return {**sizes, "tick": self.tick, "stall_after": self.stall_after}
 
 
-SHORT = Budget(32, 0.5, 2.0, 5.0, real.PATIENCE)
+SHORT = Budget(32, 0.5, 2.0, 5.0, PATIENCE)
 FULL = Budget(200, 2.0, 10.0, 36.0, 3000.0, full_size=True)
 
 

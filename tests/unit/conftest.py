@@ -1,8 +1,28 @@
-"""For every unit test: a loaded machine is no failure."""
+"""For every unit test: a loaded machine is no failure, and a supervisor that works anywhere."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
 from hypothesis import settings
+
+from cgmem.supervisor import Supervisor
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture
+def how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Options for a supervisor of the test's own, on the backend that works anywhere."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    supervisor = Supervisor(
+        {"backend": "psutil", "log_dir": str(tmp_path / "logs"), "preflight": False}
+    )
+    yield {"supervisor": supervisor}
+    for supervision in supervisor.live():
+        supervision.kill("abort")
+    supervisor.close()

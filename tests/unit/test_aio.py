@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import pytest
 
 from cgmem import aio, running
 from cgmem.process import MonitoredProcess
-from cgmem.supervisor import Supervisor
 
 PATIENCE = 30.0
 FOR_EVER = ["sleep", "3600"]
@@ -24,19 +23,6 @@ COPY = [
     sys.executable, "-c",
     "import sys, shutil; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Options for a supervisor of the test's own, on the backend that works anywhere."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    supervisor = Supervisor(
-        {"backend": "psutil", "log_dir": str(tmp_path / "logs"), "preflight": False}
-    )
-    yield {"supervisor": supervisor}
-    for supervision in supervisor.live():
-        supervision.kill("abort")
-    supervisor.close()
 
 
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -12,7 +12,8 @@ import pytest
 from cgmem.errors import CgroupError
 from cgmem_backends import ancestry
 from cgmem_backends.ancestry import AncestorLimit, Ancestry, own_headroom
-from tests.unit.fake_cgroupfs import FakeCgroupfs, install, open_descriptors
+from tests.helpers.proc import open_descriptors
+from tests.unit.fake_cgroupfs import FakeCgroupfs, install
 
 OOM_ONCE = "low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\n"
 
@@ -112,7 +113,7 @@ def test_close_gives_the_descriptors_up(fake: FakeCgroupfs) -> None:
     path.close()
     path.close()
 
-    assert held == 9
+    assert len(held) == 9
     assert open_descriptors() == before
     assert path.smallest_limit() is None
     assert path.ooms() == {}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from cgmem.callbacks import Callbacks
-
-PATIENCE = 20.0
+from tests.helpers.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -26,16 +25,6 @@ def callbacks(told: list[str]) -> Iterator[Callbacks]:
     made = Callbacks(told.append, time_limit=0.05)
     yield made
     made.close(PATIENCE)
-
-
-def until(what: Callable[[], bool]) -> bool:
-    """Wait for another thread; False after a while."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True
 
 
 def test_in_order_on_one_other_thread(callbacks: Callbacks) -> None:

@@ -18,7 +18,8 @@ from cgmem_backends import scope_record
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.placement import Placement
 from cgmem_backends.subtree import RECORD_XATTR, SUPERVISOR_LEAF
-from tests.unit.fake_cgroupfs import FakeCgroupfs, NoGuard, install, open_descriptors
+from tests.helpers.proc import open_descriptors
+from tests.unit.fake_cgroupfs import FakeCgroupfs, NoGuard, install
 
 MB = 1 << 20
 RECORD = ScopeRecord("engineer_1", os.getpid(), 2, 3.0, ("make",), "engineer", 1, 2, 3, "/var/log")

@@ -15,7 +15,8 @@ from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.placement import Placement
 from cgmem_backends.remains import YOUNG_SECONDS
 from cgmem_backends.subtree import RECORD_XATTR
-from tests.unit.fake_cgroupfs import FakeCgroupfs, NoGuard, install, open_descriptors
+from tests.helpers.proc import open_descriptors
+from tests.unit.fake_cgroupfs import FakeCgroupfs, NoGuard, install
 
 MB = 1 << 20
 OURS = ScopeRecord("engineer_1", os.getpid(), 4242, 3.0, ("make",), log_dir="/var/log")

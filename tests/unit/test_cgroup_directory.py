@@ -15,7 +15,8 @@ from cgmem.contract import Limits
 from cgmem.errors import CgroupError, ScopeVanished
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
-from tests.unit.fake_cgroupfs import FakeCgroupfs, install, open_descriptors
+from tests.helpers.proc import open_descriptors
+from tests.unit.fake_cgroupfs import FakeCgroupfs, install
 
 MB = 1 << 20
 NO_KILL = ("cgroup.kill",)

@@ -7,17 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cgmem_backends.guard import PREFIX, Guard
 from cgmem_backends.placement import Placement
-from tests.unit.fake_cgroupfs import open_descriptors
+from tests.helpers.proc import open_descriptors
+from tests.helpers.waiting import PATIENCE, until
 
-PATIENCE = 60.0
 SCOPES = "cgmem-7-*"
 NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 
@@ -55,16 +54,6 @@ def files(scope: Path) -> tuple[str, str, str]:
     names = ("memory.high", "memory.max", "cgroup.freeze")
     high, hard, freeze = ((scope / name).read_text().strip() for name in names)
     return high, hard, freeze
-
-
-def until(what: Callable[[], object]) -> bool:
-    """Wait for what another process does."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def started(guard: Guard, base: Path) -> None:

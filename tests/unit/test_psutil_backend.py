@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +31,15 @@ from cgmem_backends.process_tree import Identity, Measurement, Process
 from cgmem_backends.psutil_backend import PsutilBackend, host_processes
 from cgmem_backends.psutil_scope import marked_environment
 from cgmem_backends.run_directory import RunDirectory
+from tests.helpers.waiting import PATIENCE, until
 
 HOG = str(Path(__file__).parents[1] / "helpers" / "hog.py")
-PATIENCE = 20.0
 NO_LIMITS = Limits()
 
 
 def a_record(subprocess_id: str = "engineer_1") -> ScopeRecord:
     """A record whose supervisor is this process."""
     return ScopeRecord(subprocess_id, os.getpid(), 0, 1_700_000_000.0, ("hog",))
-
-
-def until(what: Callable[[], bool]) -> bool:
-    """Wait for what other processes do; False after a while."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +15,10 @@ import pytest
 
 import cgmem
 from cgmem.process import MonitoredProcess
-from cgmem.supervisor import Supervisor
+from tests.helpers.waiting import PATIENCE, until
 
-PATIENCE = 30.0
 CAT = [sys.executable, "-c", "import sys; sys.stdout.write(sys.stdin.read())"]
 FOR_EVER = ["sleep", "3600"]
-
-
-def until(what: Callable[[], bool]) -> bool:
-    """Wait for other processes; False after a while."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-@pytest.fixture
-def how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Options for a supervisor of the test's own, on the backend that works anywhere."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    supervisor = Supervisor(
-        {"backend": "psutil", "log_dir": str(tmp_path / "logs"), "preflight": False}
-    )
-    yield {"supervisor": supervisor}
-    for supervision in supervisor.live():
-        supervision.kill("abort")
-    supervisor.close()
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,16 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from cgmem.contract import MB, MemoryStat, ProcessMemory, Snapshot
 from cgmem.errors import ScopeVanished
 from cgmem.snapshot import TIME_LIMIT, Inspection, Snapshots
+from tests.helpers.waiting import PATIENCE, until
 from tests.unit.fakes import FakeClock, FakeScope
 
-PATIENCE = 20.0
 LEAK = ProcessMemory(7, ("leak", "--token", "hush"), 300 * MB, "pss")
 RANKED = Snapshot(MemoryStat(anon=MB), (LEAK._replace(metric="rss", command=("leak",)),))
 
@@ -152,16 +151,6 @@ def test_no_thread_left(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> Non
 
 
 # --- with its thread
-
-
-def until(what: Callable[[], bool]) -> bool:
-    """Wait for another thread; False after a while."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True
 
 
 def workers() -> int:

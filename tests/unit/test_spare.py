@@ -11,7 +11,8 @@ from cgmem.contract import Limits, ScopeRecord
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.placement import Placement
-from tests.unit.fake_cgroupfs import FakeCgroupfs, NoGuard, install, open_descriptors
+from tests.helpers.proc import open_descriptors
+from tests.unit.fake_cgroupfs import FakeCgroupfs, NoGuard, install
 
 MB = 1 << 20
 RECORD = ScopeRecord("engineer_1", os.getpid(), 2, 3.0, ("make",))

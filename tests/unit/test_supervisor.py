@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +43,11 @@ from cgmem.poller import Poller
 from cgmem.process import MonitoredProcess
 from cgmem.supervision import Supervision
 from cgmem.supervisor import Hooks, Supervisor
+from tests.helpers.proc import open_descriptors
+from tests.helpers.waiting import PATIENCE, until
 from tests.unit.fakes import FakeBackend, FakeClock, FakeScope, a_record, taken
 
-PATIENCE = 30.0
 FOR_EVER = ["sleep", "3600"]
-
-
-def until(what: Callable[[], bool]) -> bool:
-    """Wait for what other threads and processes do; False after a while."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def descriptors() -> int:
-    """How many this process has open."""
-    return len(list(Path("/dev/fd").iterdir()))
 
 
 def children_of_this_process() -> set[int]:
@@ -194,12 +180,12 @@ def test_a_start_that_fails_leaves_nothing(
     """A command that can't start raises Popen's error; id, scope and descriptors are free."""
     with pytest.raises(error):
         start(supervisor, args, subprocess_id="one")
-    before = descriptors()
+    before = open_descriptors()
     for _ in range(20):
         with pytest.raises(error):
             start(supervisor, args, subprocess_id="one")
 
-    assert descriptors() <= before
+    assert open_descriptors() <= before
     assert supervisor.live() == []
     assert start(supervisor, subprocess_id="one").outcome(PATIENCE).exit_code == 0
 
@@ -497,13 +483,13 @@ def test_no_secret_in_an_id(supervisor: Supervisor) -> None:
 def test_two_hundred_runs_leave_nothing(supervisor: Supervisor) -> None:
     """After 200 runs there are no more descriptors, threads, zombies or ids than after one."""
     start(supervisor).outcome(PATIENCE)
-    before = descriptors(), threading.active_count()
+    before = open_descriptors(), threading.active_count()
     children = children_of_this_process()  # an earlier test may have left one dying
     for _ in range(200):
         assert start(supervisor).outcome(PATIENCE).cause == "exited"
 
     # The first tick opens two for all: the system-wide log and the lock of its one writer.
-    assert descriptors() <= before[0] + 2
+    assert len(open_descriptors()) <= len(before[0]) + 2
     assert threading.active_count() <= before[1]
     assert supervisor.live() == []
     assert children_of_this_process() <= children
@@ -532,11 +518,11 @@ def test_close_and_begin_again_leave_nothing(tmp_path: Path) -> None:
         supervisor.close()
 
     once()
-    before = descriptors(), threading.active_count()
+    before = open_descriptors(), threading.active_count()
     for _ in range(5):
         once()
 
-    assert until(lambda: (descriptors(), threading.active_count()) <= before)
+    assert until(lambda: (open_descriptors(), threading.active_count()) == before)
 
 
 def test_close_lets_go_of_the_living(supervisor: Supervisor) -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +21,8 @@ from cgmem.monitoring import MemoryThresholds, SubprocessMemoryMonitor
 from cgmem.outcome import Outcome
 from cgmem.supervisor import Supervisor
 from cgmem.task_tool import TaskToolConfiguration, TaskToolHelper
+from tests.helpers.waiting import PATIENCE, until
 
-PATIENCE = 30.0
 FOR_EVER = ["sleep", "3600"]
 HOG = [sys.executable, str(Path(__file__).parents[1] / "helpers" / "hog.py")]
 
@@ -57,14 +56,6 @@ def make(tmp_path: Path, supervisor: Supervisor) -> Iterator[Make]:
     yield made
     for helper in helpers:
         helper.cleanup(0)
-
-
-def until(what: Callable[[], bool]) -> bool:
-    """Wait for other threads; False after a while."""
-    deadline = time.monotonic() + PATIENCE
-    while not what() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return what()
 
 
 def test_a_task_from_beginning_to_end(make: Make, tmp_path: Path) -> None:
