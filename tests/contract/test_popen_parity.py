@@ -29,7 +29,7 @@ from cgmem_backends.placed_popen import Destination, PlacedPopen
 from cgmem_backends.placement import load_library
 from cgmem_backends.spawn_attr import SpawnLibrary
 from cgmem_backends.trampoline_start import start_by_trampoline
-from tests.helpers.proc import open_descriptors
+from tests.helpers.proc import children, open_descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cgroups are Linux's")
 
@@ -550,18 +550,12 @@ def _filled_in(value: Any, directory: Path) -> Any:
     return value
 
 
-def _children() -> set[int]:
-    """Return this process's children, also those of a backend that another test has used."""
-    listed = (task / "children" for task in Path("/proc/self/task").iterdir())
-    return {int(pid) for file in listed for pid in file.read_text().split()}
-
-
 def _failure(start: Start, args: Any, options: dict[str, Any]) -> tuple[Any, ...]:
-    before, children = open_descriptors(), _children()
+    before, living = open_descriptors(), children()
     with pytest.raises(Exception) as caught:  # noqa: PT011  (which one is the question)
         start(args, **options)
     assert open_descriptors() == before
-    assert _children() <= children
+    assert children() <= living
     error = caught.value
     if isinstance(error, OSError):
         return type(error), error.errno, error.strerror, error.filename

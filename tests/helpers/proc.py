@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+import psutil
+
 
 def state(pid: int) -> str:
     """Return a process's state letter from proc_pid_stat(5); empty once it is gone."""
@@ -31,3 +33,8 @@ def open_descriptors() -> set[str]:
         except OSError:  # macOS has no links there
             found.add(entry.name)
     return found
+
+
+def children() -> set[int]:
+    """Pids of this process's children, zombies too, also those that another test has left."""
+    return {child.pid for child in psutil.Process().children()}

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cgmem import aio, running
 from cgmem.process import MonitoredProcess
+from tests.helpers.proc import open_descriptors
 
 PATIENCE = 30.0
 FOR_EVER = ["sleep", "3600"]
@@ -240,12 +240,12 @@ def test_many_at_once(how: dict[str, Any]) -> None:
 
     async def scene() -> None:
         await aio.run(["true"], capture_output=True, **how)
-        before = len(list(Path("/dev/fd").iterdir()))
+        before = len(open_descriptors())
         outcomes = await asyncio.gather(
             *(aio.run(["true"], capture_output=True, **how) for _ in range(20))
         )
         assert {outcome.exit_code for outcome in outcomes} == {0}
         await asyncio.sleep(0)
-        assert len(list(Path("/dev/fd").iterdir())) <= before + 2
+        assert len(open_descriptors()) <= before + 2
 
     play(scene)

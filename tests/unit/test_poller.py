@@ -15,6 +15,7 @@ import pytest
 
 from cgmem.poller import COALESCE_SECONDS, LINGER_SECONDS, Poller
 from cgmem.wakeups import READ
+from tests.helpers.proc import open_descriptors
 from tests.unit.fakes import DrivenPoller, FakeClock
 
 PATIENCE = 20.0
@@ -414,7 +415,7 @@ def test_the_real_thread() -> None:
 def test_stop_leaves_nothing() -> None:
     """Neither threads nor descriptors stay after `stop`, whether it was used, once or twice."""
     threads = threading.active_count()
-    descriptors = len(list(Path("/dev/fd").iterdir()))
+    descriptors = len(open_descriptors())
     for use in (False, True) * 10:
         poller = Poller(60.0, warn=print)
         if use:
@@ -423,7 +424,7 @@ def test_stop_leaves_nothing() -> None:
         poller.stop()
 
     assert threading.active_count() == threads
-    assert len(list(Path("/dev/fd").iterdir())) == descriptors
+    assert len(open_descriptors()) == descriptors
 
 
 def test_calls_after_stop_do_nothing(pipe: tuple[int, int]) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from cgmem import selector
@@ -43,16 +42,11 @@ from cgmem.poller import Poller
 from cgmem.process import MonitoredProcess
 from cgmem.supervision import Supervision
 from cgmem.supervisor import Hooks, Supervisor
-from tests.helpers.proc import open_descriptors
+from tests.helpers.proc import children, open_descriptors
 from tests.helpers.waiting import PATIENCE, until
 from tests.unit.fakes import FakeBackend, FakeClock, FakeScope, a_record, taken
 
 FOR_EVER = ["sleep", "3600"]
-
-
-def children_of_this_process() -> set[int]:
-    """Their pids, zombies too."""
-    return {child.pid for child in psutil.Process().children()}
 
 
 @pytest.fixture(autouse=True)
@@ -484,7 +478,7 @@ def test_two_hundred_runs_leave_nothing(supervisor: Supervisor) -> None:
     """After 200 runs there are no more descriptors, threads, zombies or ids than after one."""
     start(supervisor).outcome(PATIENCE)
     before = open_descriptors(), threading.active_count()
-    children = children_of_this_process()  # an earlier test may have left one dying
+    living = children()  # an earlier test may have left one dying
     for _ in range(200):
         assert start(supervisor).outcome(PATIENCE).cause == "exited"
 
@@ -492,7 +486,7 @@ def test_two_hundred_runs_leave_nothing(supervisor: Supervisor) -> None:
     assert len(open_descriptors()) <= len(before[0]) + 2
     assert threading.active_count() <= before[1]
     assert supervisor.live() == []
-    assert children_of_this_process() <= children
+    assert children() <= living
 
 
 def test_abandoned_ones_leave_no_zombies(supervisor: Supervisor) -> None:
