@@ -7,6 +7,8 @@ You asked for something that can't be (`ConfigurationError`); this host can't do
 
 from __future__ import annotations
 
+import errno
+
 
 class CgmemError(Exception):
     """Base of every error that cgmem raises. `hint` says what to run or change next."""
@@ -54,3 +56,8 @@ class CgroupError(CgmemError, OSError):
 
 class ScopeVanished(CgmemError):  # noqa: N818  (a normal end, not a fault)
     """The scope was removed under us. For whoever reads it, this is a normal end."""
+
+
+def out_of_descriptors(error: BaseException) -> bool:
+    """Whether EMFILE or ENFILE is its cause: a list made in spite of it would be too short."""
+    return getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)

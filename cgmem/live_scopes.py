@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 from cgmem import judge, selector
 from cgmem.contract import Backend, EffectiveLimits, Level, Sample, Scope, ScopeRecord, Thresholds
-from cgmem.errors import CgmemError
+from cgmem.errors import CgmemError, out_of_descriptors
 from cgmem.sizes import mb
 
 
@@ -83,17 +82,20 @@ def live_scopes() -> list[LiveScope]:
     return sorted(_look_at_all(), key=lambda live: live.record.started_at)
 
 
+def listed(backend: Backend) -> list[Scope]:
+    """A backend's scopes. Raises where only want of descriptors would make it a short list."""
+    try:
+        return list(backend.list_scopes())
+    except (CgmemError, OSError) as error:
+        if out_of_descriptors(error):
+            raise
+        return []  # a mechanism that can't work on this host has none
+
+
 def each_scope() -> Generator[tuple[Backend, Scope], None, None]:
     """Every scope that is there, with its backend; each is detached when the next is asked for."""
-    for name in selector.NAMES:
-        try:
-            backend = selector.load(name)
-            scopes = backend.list_scopes()
-        except (CgmemError, OSError) as error:
-            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-                raise  # a short list would pass for the whole one
-            continue  # a mechanism that can't work on this host has no scopes
-        waiting = list(scopes)
+    for backend in map(selector.load, selector.NAMES):
+        waiting = listed(backend)
         try:
             while waiting:
                 yield backend, waiting[0]
@@ -108,7 +110,7 @@ def _look_at_all() -> Iterator[LiveScope]:
         try:
             live = look(backend, scope)
         except (CgmemError, OSError) as error:
-            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            if out_of_descriptors(error):
                 raise
             continue  # it ended meanwhile
         if live is not None:

@@ -21,6 +21,7 @@ from cgmem.contract import (
 )
 from cgmem.errors import CgmemError, InvalidIdError, ScopeVanished, UnknownIdError
 from cgmem.figures import Figures
+from cgmem.live_scopes import listed
 from cgmem.outcome import Outcome
 from cgmem.plan import recorded_plan_of
 from cgmem.settings import Settings
@@ -100,12 +101,13 @@ def find_orphan(
 ) -> tuple[Backend, Scope]:
     """Find a living subprocess whose supervisor is gone; the oldest, if several have this id.
 
-    Raises `UnknownIdError`, and `InvalidIdError` where its supervisor lives.
+    Raises `UnknownIdError`, `InvalidIdError` where its supervisor lives, and `CgroupError` where
+    there are no descriptors to look with.
     """
     orphans: list[tuple[Backend, Scope]] = []
     supervised: list[ScopeRecord] = []
     for backend in backends or map(selector.load, selector.NAMES):
-        for scope in _listed(backend):
+        for scope in listed(backend):
             record = scope.record
             if record.subprocess_id != subprocess_id or not scope.pids():
                 scope.detach()
@@ -128,13 +130,6 @@ def find_orphan(
     raise UnknownIdError(
         f"no living subprocess has the id {subprocess_id!r}", hint="cgmem ps  # lists them"
     )
-
-
-def _listed(backend: Backend) -> list[Scope]:
-    try:
-        return backend.list_scopes()
-    except CgmemError:  # a mechanism that can't work on this host has no scopes
-        return []
 
 
 def _swept(backend: Backend, scope: Scope, settings: Settings, memory: SystemMemory) -> Swept:

@@ -5,13 +5,12 @@ Held descriptors, one pread each: this is read whenever a scope opens.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from cgmem.errors import CgroupError
+from cgmem.errors import CgroupError, out_of_descriptors
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.hierarchy import find_hierarchy
 
@@ -119,7 +118,7 @@ def _descriptor(path: Path) -> int | None:
     except OSError as error:
         # These are opened once and serve every scope: missing them for want of a descriptor
         # would hide the limits above for good.
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if out_of_descriptors(error):
             raise CgroupError(error, "opening", str(path)) from error
         return None  # the root has no limits; before 5.2 there are no local events
 

@@ -5,7 +5,6 @@ The `systemd` backend is the same in a subtree from elsewhere (systemd_backend.p
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import threading
@@ -24,7 +23,7 @@ from cgmem.contract import (
     ScopeRecord,
     Usability,
 )
-from cgmem.errors import CgroupError, ScopeVanished
+from cgmem.errors import CgroupError, ScopeVanished, out_of_descriptors
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
 from cgmem_backends import scope_record, subtree
@@ -79,10 +78,10 @@ class Cgroup2Backend:
         self._proc = proc
         self._systemd_runs = subtree.systemd_runs() if systemd_runs is None else systemd_runs
         self._placement = placement or Placement()
-        self._guard = guard or Guard(self._placement, mkdir=mkdir, rmdir=rmdir)
         self._clock = clock
         self._mkdir = mkdir
         self._rmdir = rmdir
+        self._guard = guard or self._new_guard()
         self._more_guards: list[Guard] = []
         """One for each scope that was taken over."""
         self._numbers = itertools.count(1)
@@ -187,8 +186,8 @@ class Cgroup2Backend:
         directory = scope.directory
         claim(directory, scope.record)
         scope.rewrite(record)
-        guard = Guard(self._placement, mkdir=self._mkdir, rmdir=self._rmdir)
-        guard.warn = self._guard.warn
+        guard = self._new_guard()
+        guard.warn = self.warn
         self._more_guards.append(guard)
         scope.on_brake = partial(guard.start, directory.parent, directory.name)
 
@@ -209,8 +208,8 @@ class Cgroup2Backend:
             except ScopeVanished:  # removed meanwhile
                 continue
             except CgroupError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    raise  # a short list would pass for the whole one
+                if out_of_descriptors(error):
+                    raise
 
     def rung(self) -> bool:
         """One getxattr, however many scopes there are."""
@@ -229,7 +228,7 @@ class Cgroup2Backend:
         Raises `BackendUnavailable` or `CgroupError`.
         """
         troubles: list[str] = []
-        guard = Guard(self._placement, mkdir=self._mkdir, rmdir=self._rmdir)
+        guard = self._new_guard()
         guard.warn = troubles.append
         scope = self._make_scope(Limits(high_bytes=_TRIAL_BYTES))
         try:
@@ -245,6 +244,9 @@ class Cgroup2Backend:
             guard.close()
             scope.close()
             scope.detach()
+
+    def _new_guard(self) -> Guard:
+        return Guard(self._placement, mkdir=self._mkdir, rmdir=self._rmdir)
 
     def _host(self) -> subtree.Host:
         return subtree.Host(

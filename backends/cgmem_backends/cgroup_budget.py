@@ -24,13 +24,21 @@ def write(directory: Path, limits: Limits, shown: str) -> EffectiveLimits:
     return _effective(high, hard, swap, shown, taken, swap_counted)
 
 
-def read(directory: Path, shown: str) -> EffectiveLimits:
+def read(directory: Path) -> Limits:
     """Read the budget, whoever set it. Raises `CgroupError`."""
-    high = cg.read_limit(directory, kf.MEMORY_HIGH)
-    hard = cg.read_limit(directory, kf.MEMORY_MAX)
-    swap_text = cg.read_file(directory, kf.MEMORY_SWAP_MAX)
-    swap = None if swap_text is None else kf.parse_limit(swap_text)
-    return _effective(high, hard, swap, shown, hard is not None, swap_text is not None)
+    return Limits(
+        high_bytes=cg.read_limit(directory, kf.MEMORY_HIGH),
+        max_bytes=cg.read_limit(directory, kf.MEMORY_MAX),
+        swap_max_bytes=cg.read_limit(directory, kf.MEMORY_SWAP_MAX),
+        oom_group=(cg.read_file(directory, kf.MEMORY_OOM_GROUP) or b"").strip() == b"1",
+    )
+
+
+def held(directory: Path, shown: str) -> EffectiveLimits:
+    """Read what the kernel holds of it. Raises `CgroupError`."""
+    high, hard, swap, _ = read(directory)
+    counted = (directory / kf.MEMORY_SWAP_MAX).exists()
+    return _effective(high, hard, swap, shown, hard is not None, counted)
 
 
 def _effective(

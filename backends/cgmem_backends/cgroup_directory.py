@@ -11,8 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cgmem.contract import Limits
-from cgmem.errors import CgmemError, CgroupError, ScopeVanished
+from cgmem.errors import CgmemError, CgroupError, ScopeVanished, out_of_descriptors
 from cgmem_backends import kernel_files as kf
 from cgmem_backends import linux_calls
 
@@ -22,7 +21,6 @@ _PAGE = 2048
 """Less than half a page, so that a line that did not fit is not taken for the end."""
 _AT_ONCE = 64
 _FEW_DESCRIPTORS = "raise the limit on open descriptors: ulimit -n 65536"
-_HINTS = {errno.EMFILE: _FEW_DESCRIPTORS, errno.ENFILE: _FEW_DESCRIPTORS}
 
 
 class translated:  # noqa: N801  (used as a word: `with translated(…)`)
@@ -49,9 +47,7 @@ class translated:  # noqa: N801  (used as a word: `with translated(…)`)
             error.errno == errno.ENOENT and not path.parent.exists()
         ):
             raise ScopeVanished(f"the cgroup of {path} was removed") from error
-        raise CgroupError(
-            error, self._doing, str(path), hint=_HINTS.get(error.errno or 0)
-        ) from error
+        raise CgroupError(error, self._doing, str(path), hint=_hint(error)) from error
 
 
 def read_file(directory: Path, name: str) -> bytes | None:
@@ -103,16 +99,6 @@ def read_limit(directory: Path, name: str) -> int | None:
     return None if text is None else _parsed_limit(text, directory / name)
 
 
-def read_limits(directory: Path) -> Limits:
-    """Read the budget that a cgroup holds."""
-    return Limits(
-        high_bytes=read_limit(directory, kf.MEMORY_HIGH),
-        max_bytes=read_limit(directory, kf.MEMORY_MAX),
-        swap_max_bytes=read_limit(directory, kf.MEMORY_SWAP_MAX),
-        oom_group=(read_file(directory, kf.MEMORY_OOM_GROUP) or b"").strip() == b"1",
-    )
-
-
 def subdirectories(directory: Path) -> list[Path]:
     """The child cgroups of a cgroup; empty once it is gone or where it can't be read."""
     try:
@@ -156,35 +142,25 @@ def send_signal(directory: Path, signum: int) -> None:
 
 def remove(directory: Path, rmdir: Callable[[Path], None] = os.rmdir) -> bool:
     """Remove a cgroup and those below it, deepest first; False while a process is inside."""
-    if _removed(directory, rmdir):  # nearly always: nothing is nested in it
+    if _removal(directory, rmdir) != errno.EBUSY:  # nearly always: nothing is nested in it
         return True
-    return all(_removed(cgroup, rmdir) for cgroup in walk(directory))
+    return all(_removal(cgroup, rmdir) != errno.EBUSY for cgroup in walk(directory))
 
 
 def remove_once(directory: Path, rmdir: Callable[[Path], None] = os.rmdir) -> bool:
     """As `remove`, but True only if this very call removed it: of several callers one has it."""
-    ours = False
-    for cgroup in walk(directory):
-        try:
-            rmdir(cgroup)
-        except OSError as error:
-            if error.errno != errno.EBUSY and error.errno not in _GONE:
-                raise CgroupError(error, "removing", str(cgroup)) from error
-            ours = False
-        else:
-            ours = True
-    return ours
+    return [_removal(cgroup, rmdir) for cgroup in walk(directory)][-1] == 0
 
 
-def _removed(cgroup: Path, rmdir: Callable[[Path], None]) -> bool:
+def _removal(cgroup: Path, rmdir: Callable[[Path], None]) -> int:
+    """Remove one: 0 if it was us, else EBUSY or one of `_GONE`."""
     try:
         rmdir(cgroup)
     except OSError as error:
-        if error.errno == errno.EBUSY:
-            return False
-        if error.errno not in _GONE:
-            raise CgroupError(error, "removing", str(cgroup)) from error
-    return True
+        if error.errno == errno.EBUSY or error.errno in _GONE:
+            return error.errno
+        raise CgroupError(error, "removing", str(cgroup)) from error
+    return 0
 
 
 def _parsed_limit(text: bytes, path: Path) -> int | None:
@@ -242,8 +218,11 @@ def _signal_some(directory: Path, members: list[int], signum: int) -> Iterator[C
 
 
 def _not_sent(error: OSError, signum: int, pid: int) -> CgroupError:
-    hint = _HINTS.get(error.errno or 0)
-    return CgroupError(error, f"sending signal {signum} to", f"pid {pid}", hint=hint)
+    return CgroupError(error, f"sending signal {signum} to", f"pid {pid}", hint=_hint(error))
+
+
+def _hint(error: OSError) -> str | None:
+    return _FEW_DESCRIPTORS if out_of_descriptors(error) else None
 
 
 def _read_all(descriptor: int) -> bytes:

@@ -170,7 +170,7 @@ class CgroupScope:
     def held(self) -> EffectiveLimits:
         """Read the budget back as it is now, whoever set it."""
         self._read_events()
-        return self._with_ancestors(cgroup_budget.read(self.directory, self.location))
+        return self._with_ancestors(cgroup_budget.held(self.directory, self.location))
 
     def reclaim(self, size: int) -> None:
         """memory.reclaim (since 5.19): EAGAIN, when less could be taken back, is no error."""
@@ -211,7 +211,7 @@ class CgroupScope:
 
     def limits(self) -> Limits:
         """Read the files that `set_limits` writes."""
-        return cg.read_limits(self.directory)
+        return cgroup_budget.read(self.directory)
 
     def freeze(self, frozen: bool) -> None:
         """cgroup.freeze: 4-14 ms until all have stopped; SIGKILL still works."""

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cgmem.contract import Limits
 from cgmem.errors import CgroupError, ScopeVanished
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
@@ -177,15 +176,6 @@ def test_remove_once_of_a_busy_one(fake: FakeCgroupfs) -> None:
 
     assert not cg.remove_once(fake.at("job"), fake.rmdir)
     assert fake.at("job").exists()
-
-
-def test_read_limits(fake: FakeCgroupfs) -> None:
-    """The budget as `Limits`, from the four files."""
-    fake.put("job", "memory.high", "4096\n")
-    fake.put("job", "memory.swap.max", "0\n")
-    fake.put("job", "memory.oom.group", "1\n")
-
-    assert cg.read_limits(fake.at("job")) == Limits(4096, None, 0, oom_group=True)
 
 
 def test_walk_goes_deepest_first(fake: FakeCgroupfs) -> None:

@@ -209,6 +209,13 @@ def test_host_has_swap(tmp_path: Path, text: str | None, has: bool) -> None:
     assert cgroup_budget._host_has_swap(tmp_path / "swaps") == has
 
 
+def test_limits(open_one: Open) -> None:
+    """The budget as `Limits`, from the four files, whoever wrote them."""
+    one = open_one({kf.MEMORY_HIGH: "4096", kf.MEMORY_SWAP_MAX: "0", kf.MEMORY_OOM_GROUP: "1"})
+
+    assert one.scope.limits() == Limits(4096, None, 0, oom_group=True)
+
+
 def test_no_oom_group_file(open_one: Open) -> None:
     """Before 4.19 the kernel kills only the largest; that is no failure."""
     one = open_one(lacks=(kf.MEMORY_OOM_GROUP,))
