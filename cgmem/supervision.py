@@ -1,8 +1,8 @@
 """One supervised subprocess from its start to its outcome: the only place that holds its state.
 
 Covers: looking (sample, judge, act), ending it (SIGTERM, grace, SIGKILL), settling (last read,
-verdict, clean-up). Does not cover: the mechanism (the scope's), the rules (judge, verdict),
-where lines go (the sinks').
+verdict, clean-up), in their order. Does not cover: the mechanism (the scope's), the rules (judge,
+verdict), what is told and when (report), what is due (deadlines), where lines go (the sinks').
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from subprocess import Popen
 from typing import Any, Protocol
 
@@ -26,28 +27,22 @@ from cgmem.contract import (
     Limits,
     MemoryEvents,
     Scope,
-    Snapshot,
     SystemMemory,
 )
+from cgmem.deadlines import Deadlines
+from cgmem.emptying import LONGEST_RETRY_SECONDS, Emptying
 from cgmem.ended import WhatWeDid
 from cgmem.errors import CgmemError, ScopeVanished
 from cgmem.main_process import READABLE, AdoptedProcesses, MainProcess
-from cgmem.outbox import Outbox, worth_a_snapshot
+from cgmem.outbox import worth_a_snapshot
 from cgmem.outcome import Outcome
 from cgmem.plan import Plan
 from cgmem.poller import Poller
+from cgmem.report import Listeners, Report
 from cgmem.snapshot import Inspection, Snapshots
 from cgmem.termination import ask_to_end, attempt, send
 from cgmem.verdict import CAUSE_OF
 from cgmem.watch import Found, Watch
-
-_RETRY_SECONDS = 0.02
-"""How soon to look again whether the last process has gone, where no descriptor tells."""
-
-_LONGEST_RETRY_SECONDS = 1.0
-
-_MOST_CLEANUPS = 10
-"""Failures (no permission, no descriptor) after which a scope is left as it is: some 5 seconds."""
 
 _SETTLE_SECONDS = 0.02
 """How long after a caller's `wait` its subprocess is settled, if nobody asks for the outcome."""
@@ -94,15 +89,19 @@ class Supervision:
         self.subprocess_id = scope.record.subprocess_id
         self.level: Level = "OK"
         self.watch = Watch(scope, clock, baseline)
-        self.warnings: list[str] = []
         self.outcome: Outcome | None = None
         self.ended = threading.Event()
         self._sinks = sinks
         self._poller = poller
         self._clock = clock
         self._snapshots = snapshots
-        self._outbox = Outbox(clock)
-        self._abort_told = False
+        self._report = Report(
+            str(self),
+            Listeners(partial(sinks.alert, self), partial(sinks.aborted, self), sinks.warn),
+            clock,
+        )
+        self._due = Deadlines()
+        self._emptying = Emptying(scope, self._report.warn, keep=plan.settings.keep)
         self._lock = threading.RLock()
         self._awaits_empty = False
         self._baseline = baseline
@@ -110,22 +109,10 @@ class Supervision:
         self._started = clock()
         self._main: MainProcess | None = None
         self._wakes: tuple[int, ...] = ()
-        self._cleanups_failed = 0
         self._what_we_did: WhatWeDid | None = None
         self._sigkill_needed = False
         self._oom_came_first = False
-        self._kill_at: float | None = None
-        self._timeout_at: float | None = None
-        self._look_at: float | None = None
-        self._settle_at: float | None = None
-        self._leftovers: tuple[int, ...] = ()
-        self._stays = False
-        """The scope is not removed as it ends."""
-        self._stalls: list[dict[str, Any]] = []
         self._counters: Counters | None = None
-        self._retry_seconds = _RETRY_SECONDS
-        self._sampling_failed = False
-        self._warned: set[str] = set()
         self._forked_away = False
 
     def __str__(self) -> str:
@@ -142,33 +129,44 @@ class Supervision:
             self._started = self._clock()
             main = self._main = MainProcess(pid, popen)
             if timeout is not None:
-                self._timeout_at = self._started + timeout
+                self._due.timeout = self._started + timeout
             self._look(if_changed=False)
-            wakes = self._wake_descriptors()
-            self._wakes = tuple(descriptor for descriptor, _ in wakes)
-            if main.exit_fd is not None:
-                wakes.append((main.exit_fd, READABLE))
-            try:
-                self._poller.add(self, wakes)
-            except OSError as error:  # fs.epoll.max_user_watches, ENOMEM
-                self._warn(f"no wake-ups, only ticks: {error}")
-                self._poller.remove(self)
-                self._close_main()
-                self._poller.add(self, ())
+            self._enlist(main)
             self._rest()
             self._reschedule()
 
     def begin_adopted(self, age_seconds: float) -> None:
         """Take over what another process started so long ago: whatever is in the scope."""
         with self._lock:
-            self._main = AdoptedProcesses(self.scope.pids)
+            main = self._main = AdoptedProcesses(self.scope.pids)
             self._started = self._clock() - age_seconds
             self._look(if_changed=False)
-            wakes = self._wake_descriptors()
-            self._wakes = tuple(descriptor for descriptor, _ in wakes)
-            self._poller.add(self, wakes)
+            self._enlist(main)
             self._wake_when_empty()
             self._rest()
+            self._reschedule()
+
+    def _enlist(self, main: MainProcess) -> None:
+        """Have the poller look, and be woken by what the kernel tells."""
+        try:
+            wakes = list(self.scope.wake_descriptors)
+        except (CgmemError, OSError):  # gone already, or no descriptor left: ticks will do
+            wakes = []
+        self._wakes = tuple(descriptor for descriptor, _ in wakes)
+        if main.exit_fd is not None:
+            wakes.append((main.exit_fd, READABLE))
+        try:
+            self._poller.add(self, wakes)
+        except OSError as error:  # fs.epoll.max_user_watches, ENOMEM
+            self._report.warn(f"no wake-ups, only ticks: {error}")
+            self._poller.remove(self)
+            main.close()
+            self._poller.add(self, ())
+
+    @property
+    def warnings(self) -> list[str]:
+        """The messages of its alerts so far."""
+        return self._report.warnings
 
     @property
     def pid(self) -> int | None:
@@ -224,9 +222,9 @@ class Supervision:
             try:
                 # A clean-up that memory.high held could take for ever.
                 self._lift_brake()
-                ask_to_end(self.scope, self._main, self._warn)
+                ask_to_end(self.scope, self._main, self._report.warn)
             finally:  # also where a KeyboardInterrupt came in between
-                self._kill_at = self._clock() + grace
+                self._due.kill = self._clock() + grace
                 self._reschedule()
 
     def kill(self, why: WhatWeDid) -> None:
@@ -243,10 +241,7 @@ class Supervision:
     def pause(self, seconds: float) -> None:
         """Stopped time counts for no timer: move every deadline."""
         with self._lock:
-            if self._timeout_at is not None:
-                self._timeout_at += seconds
-            if self._kill_at is not None:
-                self._kill_at += seconds
+            self._due.pause(seconds)
             self._reschedule()
 
     def set_limits(self, limits: Limits) -> EffectiveLimits:
@@ -273,7 +268,7 @@ class Supervision:
             if plan.thresholds == self.plan.thresholds:
                 return False
             self.plan = plan
-            attempt(lambda: self._set_limits(self.plan.limits), self._warn)
+            attempt(lambda: self._set_limits(self.plan.limits), self._report.warn)
             return True
 
     @contextmanager
@@ -287,7 +282,7 @@ class Supervision:
             yield
             return
         self._poller.mute(self, exit_fd, True)
-        self._sinks_do(lambda: self._sinks.idle(self))
+        self._report.safely(partial(self._sinks.idle, self))
         try:
             yield
         except BaseException:
@@ -303,7 +298,8 @@ class Supervision:
             if self.outcome is not None:
                 return
             if not self._only_ticks_tell():
-                self._poller.schedule(self, self._clock() + _SETTLE_SECONDS)
+                self._due.settle = self._clock() + _SETTLE_SECONDS
+                self._reschedule()
                 return
         self.settle()
 
@@ -312,6 +308,7 @@ class Supervision:
         if self._forked_away:
             return False
         with self._lock:
+            self._due.settle = None
             if self.outcome is None and self._has_ended():
                 self._counters = self._last_read()
                 self._tell_late_kill()
@@ -340,13 +337,12 @@ class Supervision:
                 self._hand_back()
                 return
             self._counters = self._last_read()
-            self._leftovers = tuple(self._pids())
-            self._stays = True
+            self._emptying.leave()
             self._finish()
 
     def _hand_back(self) -> None:
         """Its end is for whoever comes next to tell."""
-        self._outbox.hand_out_all()
+        self._report.hand_out_all()
         self._forked_away = True  # nobody's here any more
         self._poller.remove(self)
         self.scope.detach()
@@ -364,29 +360,23 @@ class Supervision:
         self._close_main()
         self.ended.set()
 
-    def _wake_descriptors(self) -> list[tuple[int, int]]:
-        try:
-            return list(self.scope.wake_descriptors)
-        except (CgmemError, OSError):  # gone already, or no descriptor left: ticks will do
-            return []
-
     # --- looking
 
     def _look(self, *, if_changed: bool) -> None:
-        self._look_at = None
+        self._due.look = None
         try:
             found = self._found(if_changed)
         except ScopeVanished:
             return  # a normal end: settling finds it
         except (CgmemError, OSError) as error:
-            self._tell_failure(error)
+            self._report.unmeasured(error)
             return
-        self._sampling_failed = False
+        self._report.measured()
         self._rest()
         if self._what_we_did is None:
             self.level = self.watch.level
         if found.again_in is not None:
-            self._look_at = self._clock() + found.again_in
+            self._due.look = self._clock() + found.again_in
             self._reschedule()
         for alert in found.alerts:
             self._tell(alert, found.actions)
@@ -409,34 +399,17 @@ class Supervision:
         resting = self.watch.quiet and not self._only_ticks_tell()
         self._poller.at_rest(self, self.scope.unchanged if resting else None)
 
-    def _tell_failure(self, error: Exception) -> None:
-        # Once until it works again: the next look fails in the same way.
-        if not self._sampling_failed:
-            self._sampling_failed = True
-            self._sinks_do(lambda: self._sinks.warn(f"{self}: can't be measured: {error}"))
-
     def _alive(self) -> bool:
         return self._main is None or not self._main.known_to_have_ended()
 
     def _tell(self, alert: Alert, actions: tuple[judge.Action, ...]) -> None:
-        self.warnings.append(alert.message)
+        policy = self.plan.policy
         if alert.kind == "stall":
-            self._stalls.append(
-                {
-                    "at": round(alert.at - self._started, 3),
-                    "seconds": self.plan.policy.stall_after_seconds,
-                    "action": actions[0] if actions else "hold",
-                }
-            )
-        worth = worth_a_snapshot(alert, self.plan.policy.kernel_limits)
-        self._outbox.add(
-            lambda snapshot: self._send(alert, snapshot), self._begin_snapshot if worth else None
-        )
+            action = actions[0] if actions else "hold"
+            self._report.stall(alert.at - self._started, policy.stall_after_seconds, action)
+        worth = worth_a_snapshot(alert, policy.kernel_limits)
+        self._report.alert(alert, self._begin_snapshot if worth else None)
         self._reschedule()
-
-    def _send(self, alert: Alert, snapshot: Snapshot | None) -> None:
-        told = alert._replace(snapshot=snapshot)
-        self._sinks_do(lambda: self._sinks.alert(self, told))
 
     def _begin_snapshot(self) -> Inspection | None:
         if self._snapshots is None:
@@ -446,13 +419,10 @@ class Supervision:
     def _snapshot_arrived(self) -> None:
         with self._lock:
             if not self._forked_away:
-                self._outbox.hand_out(self._clock())
+                self._report.hand_out(self._clock())
 
     def _tell_abort(self) -> None:
-        if not self._abort_told:
-            self._abort_told = True
-            cause = CAUSE_OF[self._what_we_did or "hard_limit"]
-            self._outbox.add(lambda _: self._sinks_do(lambda: self._sinks.aborted(self, cause)))
+        self._report.aborted(CAUSE_OF[self._what_we_did or "hard_limit"])
 
     def _tell_late_kill(self) -> None:
         """Look once more if an OOM kill is news: the end can be seen before its wake-up."""
@@ -479,7 +449,7 @@ class Supervision:
         except ScopeVanished:
             return
         except (CgmemError, OSError) as error:
-            self._warn(f"{action}: {error}")
+            self._report.warn(f"{action}: {error}")
 
     def _set_high(self, high_bytes: int | None) -> None:
         self.scope.set_limits(self.plan.limits._replace(high_bytes=high_bytes))
@@ -493,42 +463,36 @@ class Supervision:
 
     def _in_grace(self) -> bool:
         """SIGTERM was sent, and SIGKILL is still to come."""
-        return self._what_we_did is not None and self._kill_at is not None
+        return self._what_we_did is not None and self._due.kill is not None
 
     def _carry_out_due(self, now: float) -> None:
+        due = self._due
         if self._is_over():  # in time, however late the poller is
-            self._timeout_at = None
+            due.timeout = None
             if not self._in_grace():
-                self._kill_at = None
-        if self._timeout_at is not None and now >= self._timeout_at:
-            self._timeout_at = None
+                due.kill = None
+        if due.timeout is not None and now >= due.timeout:
+            due.timeout = None
             self.abort("timeout")
-        if self._kill_at is not None and now >= self._kill_at:
+        if due.kill is not None and now >= due.kill:
             self._sigkill_needed = True
             self._kill_now()
-        self._outbox.hand_out(now)
+        self._report.hand_out(now)
         self._reschedule()
 
     def _kill_now(self) -> None:
-        self._kill_at = None
+        self._due.kill = None
         try:
             send(self.scope, self._main, signal.SIGKILL)
         except (CgmemError, OSError) as error:  # no descriptor left, say: it must not get away
-            self._warn(f"can't be killed: {error}; tried again until it is")
-            self._kill_at = self._clock() + _LONGEST_RETRY_SECONDS
+            self._report.warn(f"can't be killed: {error}; tried again until it is")
+            self._due.kill = self._clock() + LONGEST_RETRY_SECONDS
             self._reschedule()
 
     def _reschedule(self) -> None:
-        asked = (
-            self._timeout_at,
-            self._kill_at,
-            self._look_at,
-            self._settle_at,
-            self._outbox.due_at,
-        )
-        times = [at for at in asked if at is not None]
-        if times:
-            self._poller.schedule(self, min(times))
+        at = self._due.next(self._report.due_at)
+        if at is not None:
+            self._poller.schedule(self, at)
 
     # --- settling
 
@@ -545,51 +509,31 @@ class Supervision:
         try:
             return self.scope.counters()
         except (CgmemError, OSError) as error:
-            self._warn(f"last read: {error}")
+            self._report.warn(f"last read: {error}")
             last = self.watch.last_sample
             return Counters(last.events if last else None, cached=True)
 
     def _emptied(self) -> bool:
-        """Whether the scope is gone, or is to be left; else what is left in it gets killed."""
         # Removing a cgroup wakes whoever waits on its files: nobody needs that.
         self._wakes_muted(True)
-        try:
-            if self.scope.close():
-                return True
+        emptied = self._emptying.step(dying=self._group_was_killed(), in_grace=self._in_grace())
+        if not emptied:
             self._wakes_muted(False)
-            if not self._leftovers and not self._group_was_killed():
-                self._leftovers = tuple(self._pids())
-            if self.plan.settings.keep and self._leftovers:
-                self._lift_brake()
-                self._stays = True
-                return True
-            if not self._in_grace():
-                self.scope.signal(signal.SIGKILL)
-        except ScopeVanished:
-            return True
-        except (CgmemError, OSError) as error:
-            self._warn(f"clean-up: {error}")
-            self._cleanups_failed += 1
-            if self._cleanups_failed >= _MOST_CLEANUPS:
-                self._lift_brake()
-                self._stays = True
-                return True
-        return False
+        if self._emptying.stays:
+            self._lift_brake()
+        return emptied
 
     def _wakes_muted(self, muted: bool) -> None:
         for descriptor in self._wakes:
             self._poller.mute(self, descriptor, muted)
 
     def _group_was_killed(self) -> bool:
-        """All are dying already, so whoever is still inside was not left behind."""
         events = self._counters.events if self._counters else None
         return self._what_we_did is not None or bool(events and events.oom_group_kill)
 
     def _wait_until_emptied(self) -> None:
-        self._settle_at = self._clock() + self._retry_seconds
+        self._due.settle = self._clock() + self._emptying.retry_seconds()
         self._reschedule()
-        # A process in D state can take long to die, and a look at a process tree is not cheap.
-        self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
         self._wake_when_empty()
 
     def _wake_when_empty(self) -> None:
@@ -604,20 +548,20 @@ class Supervision:
     def _finish(self) -> None:
         # First the poller: a closed descriptor's number may belong to somebody else at once.
         self._poller.remove(self)
-        if self._stays:
-            attempt(self._note_that_it_stays, self._warn)
+        if self._emptying.stays:
+            attempt(self._note_that_it_stays, self._report.warn)
         try:
             self.scope.detach()
         except (CgmemError, OSError) as error:
-            self._warn(f"clean-up: {error}")
+            self._report.warn(f"clean-up: {error}")
         self._close_main()
         outcome = self._make_outcome()
         if outcome.cause == "hard_limit":
             self.level = "ABORTED"
             self._tell_abort()
-        self._outbox.hand_out_all()
+        self._report.hand_out_all()
         self.outcome = outcome
-        self._sinks_do(lambda: self._sinks.ended(self, outcome))
+        self._report.safely(partial(self._sinks.ended, self, outcome))
         self.ended.set()
 
     def _note_that_it_stays(self) -> None:
@@ -628,25 +572,11 @@ class Supervision:
         if self._main is not None:
             self._main.close()
 
-    def _warn(self, text: str) -> None:
-        # Once: what is tried again every few milliseconds fails in the same way.
-        if text not in self._warned:
-            self._warned.add(text)
-            self._sinks_do(lambda: self._sinks.warn(f"{self}: {text}"))
-
-    def _sinks_do(self, tell: Callable[[], None]) -> None:
-        # Whatever becomes of a log line or a callback, the subprocess is still supervised.
-        try:
-            tell()
-        except Exception as error:  # noqa: BLE001  (a sink may lead to the caller's code)
-            with suppress(Exception):
-                self._sinks.warn(f"{self}: {type(error).__name__}: {error}")
-
     def _system_memory(self) -> SystemMemory:
         try:
             return self._sinks.system_memory()
         except (CgmemError, OSError) as error:
-            self._warn(f"the machine's memory can't be read: {error}")
+            self._report.warn(f"the machine's memory can't be read: {error}")
             return SystemMemory(0, 0)
 
     def _make_outcome(self) -> Outcome:
@@ -661,21 +591,15 @@ class Supervision:
                 counters=self._counters or Counters(),
                 figures=self.watch.figures,
                 metric=self.watch.metric,
-                warnings=tuple(self.warnings),
-                stalls=tuple(self._stalls),
-                leftovers=self._leftovers,
+                warnings=tuple(self._report.warnings),
+                stalls=tuple(self._report.stalls),
+                leftovers=self._emptying.leftovers,
                 what_we_did=self._what_we_did,
                 sigkill_needed=self._sigkill_needed,
                 baseline=self._baseline,
-                snapshot=self._outbox.last,
+                snapshot=self._report.last_snapshot,
                 started=self._started,
                 oom_came_first=self._oom_came_first,
                 system_memory=self._system_memory(),
             ),
         )
-
-    def _pids(self) -> list[int]:
-        try:
-            return self.scope.pids()
-        except (CgmemError, OSError):
-            return []

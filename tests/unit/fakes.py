@@ -277,6 +277,8 @@ class FakeSinks:
         self.aborts: list[Cause] = []
         self.warnings: list[str] = []
         self.errors: dict[str, Exception] = {}
+        self.order: list[str] = []
+        """What was told, in its order."""
 
     def alert(self, supervision: Supervision, alert: Alert) -> None:
         self.alerts.append(alert)
@@ -302,6 +304,7 @@ class FakeSinks:
         return SystemMemory(8192 * MB, 4096 * MB)
 
     def _fail(self, name: str) -> None:
+        self.order.append(name)
         if name in self.errors:
             raise self.errors[name]
 
