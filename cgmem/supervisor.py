@@ -1,6 +1,6 @@
 """Starts subprocesses under their budgets and keeps book of those that live.
 
-Joins what the other modules do: settings, the backend, the poller, the logs, callbacks.
+Joins what the other modules do: settings, starting, the poller, the logs, callbacks, upkeep.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from itertools import chain
-from signal import SIGKILL
 from subprocess import Popen
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -22,41 +20,33 @@ from cgmem.contract import (
     Alert,
     Backend,
     Cause,
-    EffectiveLimits,
-    Leave,
-    Limits,
     MemoryEvents,
     Scope,
     ScopeRecord,
     SystemMemory,
 )
 from cgmem.errors import (
-    BackendUnavailable,
-    CgmemError,
     EnforcementError,
     InsufficientMemory,
-    ScopeVanished,
 )
 from cgmem.family import Family
 from cgmem.journal import Journal
 from cgmem.logs.memory_logs import MemoryLogs
 from cgmem.outcome import Outcome
-from cgmem.plan import Plan, limits_of, observing_plan_of, plan_of, recorded_plan_of
+from cgmem.plan import Plan, limits_of, observing_plan_of, recorded_plan_of
 from cgmem.poller import Poller
 from cgmem.process import MonitoredProcess
 from cgmem.registry import Registry
-from cgmem.remains import Sweeper, find_orphan, sweep
+from cgmem.remains import find_orphan
 from cgmem.settings import Settings, resolve
 from cgmem.snapshot import Snapshots
+from cgmem.starting import Starter
 from cgmem.supervision import Supervision
 from cgmem.unsupervised import Unsupervised
+from cgmem.upkeep import Upkeep
 
 MEMORY_FRESH_SECONDS = 0.5
 """How old the machine's numbers may be: hundreds of subprocesses can start in a second."""
-
-REWRITTEN_SECONDS = 5.0
-"""How often to ask whether records were rewritten. Nothing is told or done without asking, so
-only a lowered threshold can wait that long."""
 
 OnAlert = Callable[[str, Alert], Any]
 """Called with the subprocess id and the alert."""
@@ -71,12 +61,6 @@ class Hooks(NamedTuple):
     """Called once with the subprocess id and the cause when it is ended for budget or time."""
     on_start: Callable[[], Any] | None = None
     """Called by `spawn` itself, right after exec and before it is watched. May not raise."""
-
-
-class _ChoiceKey(NamedTuple):
-    backend: str
-    required: bool
-    allow_move: bool | None
 
 
 class Supervisor:
@@ -110,7 +94,15 @@ class Supervisor:
         self._registry = Registry()
         self._family = Family()
         self._hooks: dict[str, Hooks] = {}
-        self._choices: dict[_ChoiceKey, selector.Choice] = {}
+        self._starter = Starter(self._warn, own_process=self._own_process)
+        self._upkeep = Upkeep(
+            self._starter.backends,
+            self._registry.live,
+            self._journal,
+            settings=self._own_settings,
+            memory=self.system_memory,
+            warn=self._warn,
+        )
         self._memory: tuple[float, SystemMemory] | None = None
         self._callbacks = Callbacks(self._warn)
         self._snapshots = Snapshots(self._warn)
@@ -118,9 +110,6 @@ class Supervisor:
         self._spawned = 0
         self._identity: dict[str, Any] | None = None
         self._adopted_from: list[Backend] = []
-        self._swept = False
-        self._sweeper: Sweeper | None = None
-        self._rewritten_at = 0.0
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what was supervised is the parent process's, and so are the threads."""
@@ -146,19 +135,7 @@ class Supervisor:
 
     def choice(self, settings: Settings) -> selector.Choice:
         """The backend that these settings lead to, and why. Raises what `selector.choose` does."""
-        key = _choice_key(settings)
-        with self._lock:
-            chosen = self._choices.get(key)
-            if chosen is not None:
-                return chosen
-            leave = Leave(settings.allow_move, self._own_process)
-            chosen = self._choices[key] = selector.choose(
-                settings.backend, kernel_limits_required=key.required, leave=leave
-            )
-            chosen.backend.warn = self._warn
-        if chosen.note is not None and not self._own_process:
-            self._warn(chosen.note)
-        return chosen
+        return self._starter.choice(settings)
 
     def spawn(
         self,
@@ -181,14 +158,14 @@ class Supervisor:
         if not isinstance(args, (str, bytes, os.PathLike)):
             args = list(args)  # an iterator can be read but once
         self._check_memory(settings)
-        chosen = self.choice(settings)
+        self._starter.choice(settings)
         self.poller()  # what can fail fails before there is a child
         subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
         try:
             if settings.family_max_bytes is not None:
                 self._family.reserve(subprocess_id, settings.max_bytes, settings.family_max_bytes)
             record = self._record(subprocess_id, agent_type, args, settings)
-            scope, popen, plan = self._start(chosen, record, settings, args, popen_options)
+            scope, popen, plan = self._starter.start(record, settings, args, popen_options)
         except BaseException:
             self._family.release(subprocess_id)
             self._registry.release(subprocess_id)
@@ -317,12 +294,9 @@ class Supervisor:
             self._poller.stop()
             self._poller = None
         self._snapshots.close()
-        for backend in (
-            *(choice.backend for choice in self._choices.values()),
-            *self._adopted_from,
-        ):
-            backend.close()
-        self._adopted_from.clear()
+        self._starter.close()
+        while self._adopted_from:
+            self._adopted_from.pop().close()
         self._callbacks.close(callbacks_timeout)
         self._journal.close()
 
@@ -357,10 +331,8 @@ class Supervisor:
 
     def idle(self, supervision: Supervision) -> None:
         """Have the next scope made ready, once it is seen that there is more than one to start."""
-        settings = supervision.plan.settings
-        chosen = self._choices.get(_choice_key(settings))
-        if self._spawned > 1 and chosen is not None:
-            chosen.backend.prepare(supervision.plan.limits)
+        if self._spawned > 1:
+            self._starter.prepare(supervision.plan.settings, supervision.plan.limits)
 
     def warn(self, text: str) -> None:
         """Pass on a word about trouble of our own."""
@@ -432,69 +404,6 @@ class Supervisor:
             high_bytes=limits_of(settings).high_bytes,
         )
 
-    def _start(
-        self,
-        chosen: selector.Choice,
-        record: ScopeRecord,
-        settings: Settings,
-        args: Any,
-        popen_options: Mapping[str, Any],
-    ) -> tuple[Scope, Any, Plan]:
-        limits = limits_of(settings)
-        for attempt in (1, 2):
-            chosen, scope, effective = self._open(chosen, record, settings, limits)
-            try:
-                self._check_enforced(settings, limits, effective)
-                popen = scope.start(args, popen_options)
-            except ScopeVanished:
-                # Somebody removed the empty cgroup: once is an accident, twice is not ours.
-                scope.detach()
-                if attempt == 2:
-                    raise
-                continue
-            except BaseException:
-                _discard(scope)
-                raise
-            break
-        kernel = chosen.backend.capabilities.kernel_limits
-        if kernel and limits.max_bytes is not None and not effective.enforced:
-            self._warn(
-                f"subprocess {record.subprocess_id}: the kernel did not take the hard limit"
-                f" {limits.max_bytes} bytes (it has {effective.max_bytes}): polled instead"
-            )
-            kernel = False
-        return scope, popen, plan_of(settings, effective, chosen.backend.name, kernel_limits=kernel)
-
-    def _open(
-        self, chosen: selector.Choice, record: ScopeRecord, settings: Settings, limits: Limits
-    ) -> tuple[selector.Choice, Scope, EffectiveLimits]:
-        """Open a scope; where the backend fails after all, the fallback may do (best effort)."""
-        try:
-            return chosen, *chosen.backend.open_scope(record, limits)
-        except BackendUnavailable as error:
-            fixed = settings.backend != "auto" or settings.enforcement == "required"
-            if fixed or chosen.backend.name == selector.FALLBACK:
-                raise
-            fallback = selector.choose(selector.FALLBACK)
-            reason = f"{fallback.reason} (not {chosen.backend.name}: {error})"
-            chosen = fallback._replace(reason=reason)
-            self._warn(reason)
-        with self._lock:
-            self._choices[_choice_key(settings)] = chosen
-        return chosen, *chosen.backend.open_scope(record, limits)
-
-    def _check_enforced(
-        self, settings: Settings, limits: Limits, effective: EffectiveLimits
-    ) -> None:
-        if limits.max_bytes is None or settings.enforcement == "off" or effective.enforced:
-            return
-        if settings.enforcement == "required":
-            raise EnforcementError(
-                f"the kernel did not take the hard limit {limits.max_bytes} bytes "
-                f"(it has {effective.max_bytes})",
-                hint="cgmem doctor",
-            )
-
     def _supervise(
         self, scope: Scope, plan: Plan, hooks: Hooks, baseline: MemoryEvents | None = None
     ) -> Supervision:
@@ -518,42 +427,17 @@ class Supervisor:
         """The one poller, made when it is first needed."""
         with self._lock:
             if self._poller is None:
-                tick = self._resolve(self._arguments, total_bytes=self._effective_total)
-                self._poller = Poller(
-                    tick.tick_seconds, warn=self._warn, after_tick=self._after_tick
-                )
+                tick = self._own_settings().tick_seconds
+                self._poller = Poller(tick, warn=self._warn, after_tick=self._upkeep.after_tick)
             return self._poller
 
     # --- the rest
 
     def _effective_total(self) -> int:
-        memory = self.system_memory()
-        return memory.total_bytes
+        return self.system_memory().total_bytes
 
-    def _after_tick(self, now: float) -> None:
-        self._journal.tick(now)
-        if not self._swept and self._choices:
-            self._sweeper = self._sweeper or self._begin_sweeping()
-            self._swept = not self._sweeper.step()
-        if now >= self._rewritten_at:
-            self._rewritten_at = now + REWRITTEN_SECONDS
-            self._take_rewritten()
-
-    def _take_rewritten(self) -> None:
-        """Take over budgets that somebody else has written down."""
-        rung = [choice.backend.rung() for choice in tuple(self._choices.values())]
-        if any(rung):
-            for supervision in self.live():
-                if supervision.take_rewritten():
-                    supervision.check()
-
-    def _begin_sweeping(self) -> Sweeper:
-        """Begin to remove what earlier supervisors left beside our scopes."""
-        settings = self._resolve(self._arguments, total_bytes=self._effective_total)
-        memory = self.system_memory()
-        backends = [choice.backend for choice in tuple(self._choices.values())]
-        found = (sweep(backend, settings, memory, nearby=True) for backend in backends)
-        return Sweeper(chain.from_iterable(found), tell=self._journal.found, warn=self._warn)
+    def _own_settings(self) -> Settings:
+        return self._resolve(self._arguments, total_bytes=self._effective_total)
 
     def _own_identity(self) -> dict[str, Any]:
         """What names this process in a record."""
@@ -565,20 +449,6 @@ class Supervisor:
                 "supervisor_namespace": selector.pid_namespace(),
             }
         return self._identity
-
-
-def _choice_key(settings: Settings) -> _ChoiceKey:
-    required = settings.enforcement == "required"
-    return _ChoiceKey(settings.backend, required, settings.allow_move)
-
-
-def _discard(scope: Scope) -> None:
-    with suppress(CgmemError, OSError):  # the start's own error is the one to show
-        if not scope.close():  # interrupted with a child inside
-            scope.signal(SIGKILL)
-            scope.close()
-    with suppress(CgmemError, OSError):
-        scope.detach()
 
 
 def _program(args: Any) -> str:

@@ -13,8 +13,8 @@ from cgmem.cli.output import print_field, print_json
 from cgmem.contract import Thresholds
 from cgmem.errors import ConfigurationError
 from cgmem.sizes import format_size, parse_size
-from cgmem.supervisor import REWRITTEN_SECONDS
 from cgmem.thresholds import Given
+from cgmem.upkeep import REWRITTEN_SECONDS
 
 EPILOG = """\b
 What is not named stays as it is. The kernel has the new limits when this

@@ -725,7 +725,7 @@ def test_what_lies_nearby_is_swept(tmp_path: Path, told: list[str], backend: Fak
     arguments = {"log_dir": str(tmp_path / "logs"), "preflight": False, "tick": 0.05}
     made = Supervisor(arguments, warn=told.append)
     process = start(made, FOR_EVER)
-    assert until(lambda: backend.looked_nearby == [True] and made._swept)
+    assert until(lambda: backend.looked_nearby == [True] and made._upkeep.swept)
     time.sleep(0.2)
     process.supervision.kill("abort")
     made.close()
