@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from cgmem import judge, selector
 from cgmem.contract import Backend, EffectiveLimits, Level, Sample, Scope, ScopeRecord, Thresholds
-from cgmem.errors import CgmemError, out_of_descriptors
+from cgmem.errors import CgmemError, UnknownIdError, out_of_descriptors
 from cgmem.sizes import mb
+from cgmem.words import shown
 
 
 class LiveScope(NamedTuple):
@@ -103,6 +104,12 @@ def each_scope() -> Generator[tuple[Backend, Scope], None, None]:
         finally:
             for scope in waiting:
                 scope.detach()
+
+
+def unknown(name: str, ids: Sequence[str]) -> UnknownIdError:
+    """The error for an id that no live subprocess has; `ids` are those that there are."""
+    hint = f"one of: {', '.join(ids)}" if ids else "cgmem ps  # none lives now"
+    return UnknownIdError(f"no live subprocess has the id {shown(name)}", hint=hint)
 
 
 def _look_at_all() -> Iterator[LiveScope]:

@@ -89,10 +89,13 @@ def released(max_bytes: int | None, *, for_good: bool) -> str:
 ABORTED = "ending it (on_stall: abort); raise --critical or --max, or make it use less memory"
 FROZEN = (
     "frozen, its memory kept for a look (on_stall: freeze);"
-    " write 0 to its cgroup.freeze to let it go on, or kill it"
+    " cgmem thaw lets it go on, cgmem kill ends it"
 )
-HELD = "it stays held; raise its memory.high to let it go on, or kill it"
-PARTLY_STALLED = "left alone, as part of it still makes progress; raise its memory.high, or kill it"
+HELD = "it stays held; cgmem set --critical gives it room, cgmem kill ends it"
+PARTLY_STALLED = (
+    "left alone, as part of it still makes progress;"
+    " cgmem set --critical gives it room, cgmem kill ends it"
+)
 
 
 def thrashing(high: int, refaults_per_second: float, pressure: float) -> str:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from typing import NamedTuple
 
 from cgmem import judge
 from cgmem.contract import Backend, EffectiveLimits, Scope, Thresholds
-from cgmem.errors import ConfigurationError, ScopeVanished, UnknownIdError
-from cgmem.live_scopes import each_scope
+from cgmem.errors import ConfigurationError, ScopeVanished
+from cgmem.live_scopes import each_scope, unknown
 from cgmem.selector import is_supervised, pid_namespace
 from cgmem.sizes import format_size
+from cgmem.termination import ask_to_end, attempt
 from cgmem.thresholds import Given, derive
-from cgmem.words import shown
 
 SETTLED_SECONDS = 5.0
 """How long freezing, thawing or dying may take until it counts as not done (a process in D)."""
@@ -121,19 +121,26 @@ def reclaim(to: Target, size: int) -> tuple[int, int]:
     return before, _sampled(to.scope)
 
 
-def kill(to: Target, grace_seconds: float, *, pause: Pause = time.sleep) -> tuple[int, bool, bool]:
+def kill(
+    to: Target,
+    grace_seconds: float,
+    warn: Callable[[str], None],
+    *,
+    pause: Pause = time.sleep,
+) -> tuple[int, bool, bool]:
     """SIGTERM to every process, `grace_seconds`, then SIGKILL.
 
-    Returns how many there were, whether SIGKILL was needed, and whether all are gone.
+    Returns how many there were, whether SIGKILL was needed, and whether all are gone. What fails
+    on the way to SIGTERM is a warning, since SIGKILL follows; raises `CgroupError` where that
+    can't be sent.
     """
     scope = to.scope
     count = len(scope.pids())
     try:
         if grace_seconds > 0:
-            scope.signal(signal.SIGTERM)
-            # A stopped or frozen process can't obey; it gets its signal as it runs again.
-            scope.signal(signal.SIGCONT)
-            scope.freeze(False)
+            # A clean-up that memory.high held could take for ever.
+            attempt(lambda: scope.set_limits(scope.limits()._replace(high_bytes=None)), warn)
+            ask_to_end(scope, None, warn)
             if _comes(lambda: not scope.pids(), grace_seconds, pause):
                 return count, False, True
         scope.signal(signal.SIGKILL)
@@ -160,12 +167,6 @@ def _location(name: str) -> str:
             hint=f"name one by its location: {', '.join(found)}",
         )
     return found[0]
-
-
-def unknown(name: str, ids: Sequence[str]) -> UnknownIdError:
-    """The error for an id that no live subprocess has; `ids` are those that there are."""
-    hint = f"one of: {', '.join(ids)}" if ids else "cgmem ps  # none lives now"
-    return UnknownIdError(f"no live subprocess has the id {shown(name)}", hint=hint)
 
 
 def _derived(before: Thresholds, given: Mapping[str, Given]) -> Thresholds:

@@ -1,4 +1,4 @@
-"""What dead supervisors left: the dead is swept and its end told, the living can be taken over.
+"""What dead supervisors left: the dead is swept and its end told, the live can be taken over.
 
 Covers: which of it is told and how. Does not cover: what is left (a backend's `remains`), whose
 supervisor lives (`selector.is_supervised`), where lines go (the caller's journal).
@@ -19,9 +19,9 @@ from cgmem.contract import (
     ScopeRecord,
     SystemMemory,
 )
-from cgmem.errors import CgmemError, InvalidIdError, ScopeVanished, UnknownIdError
+from cgmem.errors import CgmemError, InvalidIdError, ScopeVanished
 from cgmem.figures import Figures
-from cgmem.live_scopes import listed
+from cgmem.live_scopes import listed, unknown
 from cgmem.outcome import Outcome
 from cgmem.plan import recorded_plan_of
 from cgmem.settings import Settings
@@ -99,7 +99,7 @@ class Sweeper:
 def find_orphan(
     subprocess_id: str, backends: Iterable[Backend] | None = None
 ) -> tuple[Backend, Scope]:
-    """Find a living subprocess whose supervisor is gone; the oldest, if several have this id.
+    """Find a live subprocess whose supervisor is gone; the oldest, if several have this id.
 
     Raises `UnknownIdError`, `InvalidIdError` where its supervisor lives, and `CgroupError` where
     there are no descriptors to look with.
@@ -127,9 +127,7 @@ def find_orphan(
             f"subprocess {subprocess_id} is supervised by process {pid}, which lives",
             hint=f"cgmem show {subprocess_id}",
         )
-    raise UnknownIdError(
-        f"no living subprocess has the id {subprocess_id!r}", hint="cgmem ps  # lists them"
-    )
+    raise unknown(subprocess_id, [])
 
 
 def _swept(backend: Backend, scope: Scope, settings: Settings, memory: SystemMemory) -> Swept:

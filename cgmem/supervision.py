@@ -319,7 +319,7 @@ class Supervision:
             return self.outcome is not None
 
     def let_go(self) -> None:
-        """Stop supervising a living subprocess: its hard limit stays, the brake is lifted.
+        """Stop supervising a live subprocess: its hard limit stays, the brake is lifted.
 
         memory.high without a supervisor to judge stalls could hold it for ever. One that is being
         ended is not let go of half-way: it is killed.

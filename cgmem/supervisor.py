@@ -220,7 +220,7 @@ class Supervisor:
         settings: Settings,
         hooks: Hooks = Hooks(),  # noqa: B008  (immutable)
     ) -> Supervision:
-        """Take over a living subprocess whose supervisor is gone, with its budget, id and logs.
+        """Take over a live subprocess whose supervisor is gone, with its budget, id and logs.
 
         Where a budget is no matter (`on_stall`, `tick`, …) `settings` apply. Its end is told when
         its last process has ended; `close` hands it back: limits stay, the brake is lifted.

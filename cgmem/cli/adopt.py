@@ -51,7 +51,7 @@ def command(
     verbose: bool,
     **values: object,
 ) -> int:
-    """Take over a living subprocess whose supervisor is gone; wait for its end."""
+    """Take over a live subprocess whose supervisor is gone; wait for its end."""
     name = check_id(subprocess_id, source="ID")
     voice = Voice(quiet=quiet, verbose=verbose)
     supervisor = Supervisor(resolve_settings=options.resolver(config), warn=voice.warn)

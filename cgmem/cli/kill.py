@@ -34,7 +34,7 @@ Exit status:
 def command(name: str, grace: float, as_json: bool) -> int:
     """End a live subprocess: SIGTERM to every process in it, SIGKILL to what stays."""
     with orders.target(name) as to:
-        count, forced, gone = orders.kill(to, grace)
+        count, forced, gone = orders.kill(to, grace, lambda text: complain(Failure(text)))
     if as_json:
         answer = {"processes": count, "sigkill_needed": forced, "gone": gone}
         print_json({"subprocess_id": name, **answer})

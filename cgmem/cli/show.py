@@ -11,13 +11,12 @@ from typing import Any
 
 import click
 
-from cgmem import orders
 from cgmem.cli import options
 from cgmem.cli.output import age, coloured, plain, print_field, print_json
 from cgmem.cli.processes import Seen, as_tree, look
 from cgmem.contract import MB, MemoryEvents
 from cgmem.ids import check_id
-from cgmem.live_scopes import LiveScope, live_scopes
+from cgmem.live_scopes import LiveScope, live_scopes, unknown
 from cgmem.logs.history import is_alert, time_of
 from cgmem.logs.memory_logs import ALERTS_FILE
 from cgmem.logs.reading import Line, Reader
@@ -45,7 +44,7 @@ def command(name: str, as_json: bool) -> int:
     wanted = [live for live in found if name in (live.record.subprocess_id, live.location)]
     if not wanted:
         check_id(name, source="ID")
-        raise orders.unknown(name, [live.record.subprocess_id for live in found])
+        raise unknown(name, [live.record.subprocess_id for live in found])
     if as_json:
         # Two processes may each have a subprocess of this id.
         print_json([_as_json(live) for live in wanted] if len(wanted) > 1 else _as_json(wanted[0]))

@@ -172,7 +172,11 @@ class TopApp(App[None]):
 
     def action_kill(self) -> None:
         """End the chosen one, after a question."""
-        self._ask("Kill", lambda to: _said(orders.kill(to, GRACE_SECONDS)[2], "ended", "lives on"))
+        self._ask("Kill", self._kill)
+
+    def _kill(self, to: orders.Target) -> str:
+        _, _, gone = orders.kill(to, GRACE_SECONDS, self._note)
+        return _said(gone, "ended", "lives on")
 
     def _ask(self, verb: str, do: Callable[[orders.Target], str]) -> None:
         row = self._chosen()
@@ -195,8 +199,11 @@ class TopApp(App[None]):
                 said = do(to)
         except (CgmemError, OSError) as error:
             said = str(error)
-        self.call_from_thread(self.notify, plain(f"{name}: {said}"))
+        self._note(f"{name}: {said}")
         self.call_from_thread(self.refresh_rows)
+
+    def _note(self, text: str) -> None:
+        self.call_from_thread(self.notify, plain(text))
 
 
 def _said(done: bool, yes: str, no: str) -> str:

@@ -109,6 +109,6 @@ def test_adopt_what_is_not_there(tmp_path: Path) -> None:
     wrong = cgmem("adopt", "../x", cwd=tmp_path)
 
     assert unknown.returncode == 1
-    assert "no living subprocess has the id 'nobody'" in unknown.stderr
+    assert "no live subprocess has the id 'nobody'" in unknown.stderr
     assert wrong.returncode == 2
     assert "subprocess id" in wrong.stderr

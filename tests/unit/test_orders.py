@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from cgmem import orders, selector
 from cgmem.contract import MB, Limits, Thresholds
-from cgmem.errors import ConfigurationError, UnknownIdError
+from cgmem.errors import CgroupError, ConfigurationError, UnknownIdError
 from cgmem.orders import Target
 from cgmem.thresholds import Given
 from tests.unit.fakes import NOBODY, FakeBackend, FakeClock, FakeScope, a_record
@@ -98,10 +99,17 @@ def test_set_leaves_an_observed_scope_without_limits(scope: FakeScope, to: Targe
     assert scope.rewritten.warning_bytes == 50 * MB
 
 
+def refused(text: str) -> None:
+    """Nothing may fail on the way."""
+    raise AssertionError(text)
+
+
 def test_kill_waits_for_the_grace(scope: FakeScope, to: Target) -> None:
-    """SIGTERM is enough for an obedient group."""
-    assert orders.kill(to, 5.0, pause=lambda _: None) == (1, False, True)
+    """SIGTERM is enough for an obedient group; nobody forks past it, and no brake holds it up."""
+    assert orders.kill(to, 5.0, refused, pause=lambda _: None) == (1, False, True)
     assert scope.asked("signal") == [signal.SIGTERM, signal.SIGCONT]
+    assert scope.asked("freeze") == [True, False]
+    assert scope.asked("set_limits")[-1].high_bytes is None
 
 
 def test_kill_forces_what_stays(scope: FakeScope, to: Target) -> None:
@@ -109,16 +117,26 @@ def test_kill_forces_what_stays(scope: FakeScope, to: Target) -> None:
     scope.term_obeyed = False
     slept: list[float] = []
 
-    assert orders.kill(to, 1.0, pause=slept.append) == (1, True, True)
+    assert orders.kill(to, 1.0, refused, pause=slept.append) == (1, True, True)
     assert sum(slept) == pytest.approx(1.0, abs=0.05)
     assert scope.asked("signal")[-1] == signal.SIGKILL
+
+
+def test_kill_where_sigterm_is_refused(scope: FakeScope, to: Target) -> None:
+    """What can't be asked to end is told, and ended all the same."""
+    scope.term_obeyed = False
+    scope.errors["freeze"] = CgroupError(OSError(errno.EPERM, "no"), "writing", "cgroup.freeze")
+    told: list[str] = []
+
+    assert orders.kill(to, 1.0, told.append, pause=lambda _: None) == (1, True, True)
+    assert told == ["writing: no (cgroup.freeze)"] * 2
 
 
 def test_kill_of_what_vanishes(scope: FakeScope, to: Target) -> None:
     """A scope that is removed meanwhile has ended."""
     scope.vanish()
 
-    assert orders.kill(to, 1.0, pause=lambda _: None)[2] is True
+    assert orders.kill(to, 1.0, refused, pause=lambda _: None)[2] is True
 
 
 def test_freeze_says_when_it_does_not_come(scope: FakeScope, to: Target) -> None:

@@ -778,7 +778,7 @@ def test_another_budget(play: Callable[..., Play]) -> None:
 
 
 def test_let_go(play: Callable[..., Play]) -> None:
-    """A living subprocess is let go of: no signal, no brake, its processes named."""
+    """A live subprocess is let go of: no signal, no brake, its processes named."""
     one = play().begin()
     one.supervision.let_go()
 

@@ -105,7 +105,7 @@ def test_the_tick_of_one_subprocess(supervisor: Supervisor) -> None:
 
 
 def test_an_id_of_a_living_one_is_refused(supervisor: Supervisor) -> None:
-    """Two living subprocesses can't have one id; after the end the id is free at once."""
+    """Two live subprocesses can't have one id; after the end the id is free at once."""
     first = start(supervisor, FOR_EVER, subprocess_id="engineer_1")
     with pytest.raises(InvalidIdError, match="'engineer_1' belongs to a live subprocess"):
         start(supervisor, subprocess_id="engineer_1")
