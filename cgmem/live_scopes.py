@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from cgmem import judge, selector
 from cgmem.contract import Backend, EffectiveLimits, Level, Sample, Scope, ScopeRecord, Thresholds
-from cgmem.errors import CgmemError, UnknownIdError, out_of_descriptors
+from cgmem.errors import CgmemError, out_of_descriptors
+from cgmem.scopes import each_scope
 from cgmem.sizes import mb
-from cgmem.words import shown
 
 
 class LiveScope(NamedTuple):
@@ -81,35 +81,6 @@ class LiveScope(NamedTuple):
 def live_scopes() -> list[LiveScope]:
     """Look at every live scope, oldest first. What ends meanwhile is left out."""
     return sorted(_look_at_all(), key=lambda live: live.record.started_at)
-
-
-def listed(backend: Backend) -> list[Scope]:
-    """A backend's scopes. Raises where only want of descriptors would make it a short list."""
-    try:
-        return list(backend.list_scopes())
-    except (CgmemError, OSError) as error:
-        if out_of_descriptors(error):
-            raise
-        return []  # a mechanism that can't work on this host has none
-
-
-def each_scope() -> Generator[tuple[Backend, Scope], None, None]:
-    """Every scope that is there, with its backend; each is detached when the next is asked for."""
-    for backend in map(selector.load, selector.NAMES):
-        waiting = listed(backend)
-        try:
-            while waiting:
-                yield backend, waiting[0]
-                waiting.pop(0).detach()
-        finally:
-            for scope in waiting:
-                scope.detach()
-
-
-def unknown(name: str, ids: Sequence[str]) -> UnknownIdError:
-    """The error for an id that no live subprocess has; `ids` are those that there are."""
-    hint = f"one of: {', '.join(ids)}" if ids else "cgmem ps  # none lives now"
-    return UnknownIdError(f"no live subprocess has the id {shown(name)}", hint=hint)
 
 
 def _look_at_all() -> Iterator[LiveScope]:

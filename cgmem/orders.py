@@ -16,7 +16,7 @@ from typing import NamedTuple
 from cgmem import judge
 from cgmem.contract import Backend, EffectiveLimits, Scope, Thresholds
 from cgmem.errors import ConfigurationError, ScopeVanished
-from cgmem.live_scopes import each_scope, unknown
+from cgmem.scopes import each_scope, unknown
 from cgmem.selector import is_supervised, pid_namespace
 from cgmem.sizes import format_size
 from cgmem.termination import ask_to_end, attempt

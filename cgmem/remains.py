@@ -21,9 +21,9 @@ from cgmem.contract import (
 )
 from cgmem.errors import CgmemError, InvalidIdError, ScopeVanished
 from cgmem.figures import Figures
-from cgmem.live_scopes import listed, unknown
 from cgmem.outcome import Outcome
 from cgmem.plan import recorded_plan_of
+from cgmem.scopes import listed, unknown
 from cgmem.settings import Settings
 
 STEP_SECONDS = 0.05

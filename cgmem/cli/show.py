@@ -16,10 +16,11 @@ from cgmem.cli.output import age, coloured, plain, print_field, print_json
 from cgmem.cli.processes import Seen, as_tree, look
 from cgmem.contract import MB, MemoryEvents
 from cgmem.ids import check_id
-from cgmem.live_scopes import LiveScope, live_scopes, unknown
+from cgmem.live_scopes import LiveScope, live_scopes
 from cgmem.logs.history import is_alert, time_of
 from cgmem.logs.memory_logs import ALERTS_FILE
 from cgmem.logs.reading import Line, Reader
+from cgmem.scopes import unknown
 from cgmem.sizes import format_size, mb
 
 _SHOWN_PROCESSES = 10
