@@ -86,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
         help="run the job as the ordinary user tester, in a login session",
     )
     run.add_argument(
+        "--count",
+        action="store_true",
+        help="emulate, one processor: a nanosecond of the guest's clock is one instruction",
+    )
+    run.add_argument(
         "--no-install",
         action="store_true",
         help="don't install the project; PYTHONPATH holds its source folders",
@@ -145,7 +150,7 @@ def _run(options: argparse.Namespace) -> int:
         guest=GUESTS[options.guest],
         command=options.command,
         tree=options.tree.resolve(),
-        smp=options.smp,
+        smp=1 if options.count else options.smp,
         memory=options.memory,
         cmdline=options.cmdline,
         swap=options.swap,
@@ -154,6 +159,7 @@ def _run(options: argparse.Namespace) -> int:
         timeout=options.timeout,
         results=options.results,
         from_source=options.no_install,
+        accelerator="count" if options.count else None,
     )
     done = run_job(job, write_out)
     say(

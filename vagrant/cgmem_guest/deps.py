@@ -31,24 +31,26 @@ GUEST_PYTHON = "/usr/bin/python3"
 KEEP_DAYS = 7.0
 
 
-def requirements(pyproject: Path) -> list[str]:
-    """Return the requirements to run and test the project, sorted; [] without the file.
+def requirements(pyproject: Path, named: Sequence[str] = ("test",)) -> list[str]:
+    """Return the requirements to run the project and of the named groups, sorted.
 
-    Raises GuestError when the file is no TOML or a group includes an unknown one.
+    [] without the file. Raises GuestError when the file is no TOML or a group includes an unknown
+    one.
     """
     if not pyproject.exists():
         return []
     try:
         data = tomllib.loads(pyproject.read_text())
         groups = data.get("dependency-groups", {})
-        return sorted({*data.get("project", {}).get("dependencies", []), *group(groups, "test")})
+        grouped = [one for name in named for one in group(groups, name)]
+        return sorted({*data.get("project", {}).get("dependencies", []), *grouped})
     except (tomllib.TOMLDecodeError, KeyError) as err:
         raise GuestError(f"can't read the requirements in {pyproject}: {err}") from err
 
 
 def group(groups: Mapping[str, Any], name: str) -> list[str]:
     """Return the requirements of a dependency group and those that it includes."""
-    if name == "test" and name not in groups:
+    if name in ("test", "bench") and name not in groups:
         return []
     found: list[str] = []
     for entry in groups[name]:
@@ -68,13 +70,13 @@ def deps_key(python: str, wanted: Sequence[str]) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()[:12]
 
 
-def ensure_deps(image: Image, tree: Path) -> Path | None:
-    """Return an ext4 disk image with the project's dependencies; None when it has none.
+def ensure_deps(image: Image, tree: Path, named: Sequence[str]) -> Path | None:
+    """Return an ext4 disk image with the project's dependencies and the groups'; None without any.
 
     Installed with pip for the guest's Python and compiled by it: importing uncompiled modules
     is what takes most of a test run's time under emulation. Raises GuestError.
     """
-    wanted = requirements(tree / "pyproject.toml")
+    wanted = requirements(tree / "pyproject.toml", named)
     if not wanted:
         return None
     python = image.release.python

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import apt, host
 from .cache import build_once, cache_root, prune
-from .recipe import GUESTS, Recipe, Release
+from .recipe import GUESTS, Guest, Recipe, Release, guest_recipe
 from .report import say
 
 #: What is thrown away after one run needs no journal.
@@ -64,33 +64,38 @@ class Image:
         return self.folder / "python"
 
 
-def ensure_image(release: Release) -> Image:
-    """Return the image of `release`, building it when the cache has none of this recipe.
+def ensure_image(guest: Guest) -> Image:
+    """Return the image of `guest`, building it when the cache has none of this recipe.
 
     Takes about a minute when it builds. Raises GuestError when it can't.
     """
-    recipe = Recipe(release)
+    recipe = guest_recipe(guest)
     folder = cache_root()
-    target = folder / f"{release.name}-{recipe.key()}"
-    build_once(target, lambda work: _build(recipe, work))
-    prune(folder, f"{release.name}-*", keep=target, older_than_days=0)
-    return Image(target, release)
+    target = folder / f"{_family(guest)}-{recipe.key()}"
+    build_once(target, lambda work: _build(recipe, work, _family(guest)))
+    prune(folder, f"{_family(guest)}-*", keep=target, older_than_days=0)
+    return Image(target, guest.release)
 
 
 def ensure_images(guests: Iterable[str]) -> list[Image]:
-    """Have the images of all these guests; those of different releases are built side by side."""
-    releases = sorted({GUESTS[guest].release for guest in guests}, key=lambda one: one.name)
-    with ThreadPoolExecutor(len(releases)) as pool:
-        return list(pool.map(ensure_image, releases))
+    """Have the images of all these guests; different ones are built side by side."""
+    different = {_family(GUESTS[name]): GUESTS[name] for name in sorted(guests)}
+    with ThreadPoolExecutor(len(different)) as pool:
+        return list(pool.map(ensure_image, different.values()))
 
 
-def _build(recipe: Recipe, work: Path) -> None:
-    say(f"building the {recipe.release.name} image (about a minute)")
+def _family(guest: Guest) -> str:
+    """What its image is called: after the release, where the guest adds nothing to it."""
+    return f"{guest.name}-{guest.release.name}" if guest.packages else guest.release.name
+
+
+def _build(recipe: Recipe, work: Path, family: str) -> None:
+    say(f"building the {family} image (about a minute)")
     began = time.monotonic()
-    make_disk(recipe, work, MKE2FS, cache_root() / f"build-{recipe.release.name}.log")
+    make_disk(recipe, work, MKE2FS, cache_root() / f"build-{family}.log")
     _take_out(work)
     shutil.rmtree(work / "root")
-    say(f"built the {recipe.release.name} image in {time.monotonic() - began:.0f} s")
+    say(f"built the {family} image in {time.monotonic() - began:.0f} s")
 
 
 def make_disk(recipe: Recipe, work: Path, mke2fs: Sequence[str], log: Path) -> None:

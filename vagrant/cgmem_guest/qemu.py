@@ -16,7 +16,8 @@ from .errors import GuestError
 from .image import Image
 from .recipe import Guest
 
-Accelerator = Literal["kvm", "tcg"]
+#: "count": emulated, one instruction a nanosecond of the guest's clock, whatever the host does.
+Accelerator = Literal["kvm", "tcg", "count"]
 
 PROBE_SECONDS = 5.0
 
@@ -24,6 +25,7 @@ PROBE_SECONDS = 5.0
 CPU_OPTIONS: dict[Accelerator, list[str]] = {
     "kvm": ["-accel", "kvm", "-cpu", "host"],
     "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"],
+    "count": ["-accel", "tcg,thread=single", "-icount", "shift=0", "-cpu", "max,-cx16"],
 }
 
 #: An oops ends the guest (-no-reboot): a broken kernel must never look like a passing test.

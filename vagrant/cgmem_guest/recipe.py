@@ -56,6 +56,18 @@ BOX_PACKAGES = (
     "systemd-resolved",
 )
 
+#: What `python3 -m bench` compares with, and what the programs that it slows down need.
+BENCH_PACKAGES = (
+    "cgroup-tools",
+    "gcc",
+    "git",
+    "libc6-dev",
+    "libseccomp2",
+    "make",
+    "nodejs",
+    "time",
+)
+
 #: A test guest reads no manuals; leaving them out saves dpkg half its time.
 EXCLUDED_PATHS = (
     "/usr/share/doc/*",
@@ -86,6 +98,10 @@ class Guest:
     name: str
     release: Release
     init: Init
+    packages: tuple[str, ...] = ()
+    """Debian's, beyond those that every guest has; with any it has an image of its own."""
+    groups: tuple[str, ...] = ("test",)
+    """The dependency groups of pyproject.toml that its jobs find installed."""
 
 
 TRIXIE = Release("trixie", "3.13")
@@ -98,6 +114,7 @@ GUESTS = {
         Guest("debian12", BOOKWORM, "systemd"),
         Guest("plain", TRIXIE, "plain"),
         Guest("container", TRIXIE, "container"),
+        Guest("bench", TRIXIE, "systemd", BENCH_PACKAGES, ("bench",)),
     )
 }
 
@@ -125,6 +142,11 @@ class Recipe:
             self.build_version,
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def guest_recipe(guest: Guest) -> Recipe:
+    """Return the recipe of a guest's image; guests of one release without packages share it."""
+    return Recipe(guest.release, packages=(*PACKAGES, *guest.packages))
 
 
 def box_recipe(release: Release) -> Recipe:

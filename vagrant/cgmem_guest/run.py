@@ -94,12 +94,12 @@ def run_job(job: Job, sink: Sink, stop: threading.Event | None = None) -> Finish
 
 def _prepare(job: Job, folder: Path) -> Machine:
     """Have the image, and make the disks of this one run."""
-    image = ensure_image(job.guest.release)
+    image = ensure_image(job.guest)
     disks = [
         Disk("job", folder / "job.disk"),
         Disk("results", _empty(folder / "results.disk", RESULTS_BYTES)),
     ]
-    deps = ensure_deps(image, job.tree)
+    deps = ensure_deps(image, job.tree, job.guest.groups)
     if deps:
         disks.append(Disk("deps", deps, read_only=True))
     if job.swap:
@@ -133,7 +133,7 @@ def _cargo(job: Job, image: Image, stage: Path) -> Cargo:
         timeout=job.timeout,
         src=stage,
         project=project,
-        pytest_plugins=pytest_plugins(requirements(job.tree / "pyproject.toml")),
+        pytest_plugins=pytest_plugins(requirements(job.tree / "pyproject.toml", job.guest.groups)),
         shared=shared if shared.is_dir() else None,
         from_source=job.from_source,
     )

@@ -23,7 +23,9 @@ from .report import say
 from .wheelhouse import ensure_wheelhouse
 
 #: Those that Vagrant can log in to.
-BOXES = tuple(guest.name for guest in GUESTS.values() if guest.init == "systemd")
+BOXES = tuple(
+    guest.name for guest in GUESTS.values() if guest.init == "systemd" and not guest.packages
+)
 
 #: Debian's: Vagrant with its provider, a libvirt with QEMU and NAT, and what they call.
 PACKAGES = (
@@ -75,7 +77,7 @@ def run_cycle(guest: Guest, tree: Path) -> int:
     host.require_amd64()
     host.require_packages(PACKAGES if _has_systemd() else (*PACKAGES, *WITHOUT_SYSTEMD))
     stock = ensure_stock(guest, tree)
-    accelerator = choose_accelerator(ensure_image(guest.release))
+    accelerator = choose_accelerator(ensure_image(guest))
     runs = cache_root() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="vagrant-", dir=runs))

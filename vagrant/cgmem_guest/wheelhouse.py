@@ -26,7 +26,8 @@ def all_requirements(pyproject: Path) -> list[str]:
     try:
         data = tomllib.loads(pyproject.read_text())
         groups = data["dependency-groups"]
-        grouped = [one for name in groups for one in group(groups, name)]
+        needed = groups.keys() - {"bench"}
+        grouped = [one for name in needed for one in group(groups, name)]
         build = data["build-system"]["requires"]
         return sorted({*data["project"]["dependencies"], *grouped, *build, *BEYOND})
     except (OSError, tomllib.TOMLDecodeError, KeyError) as err:
