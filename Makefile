@@ -64,8 +64,14 @@ vagrant-test: ## Vagrant's guest from nothing to destroyed, tests in it (Debian;
 	@$(GUEST) cycle
 
 .PHONY: bench
-bench: ## measure in the Debian 13 guest, side by side with the alternatives
-	$(GUEST) run --guest debian13 --results bench/results -- python3 -m bench
+bench: $(VENV)/.bench ## measure side by side with the alternatives: in a Debian 13 guest, and here
+	$(GUEST) run --guest bench --timeout 5400 --results bench/results/guest -- \
+	  python3 -m bench --name debian13
+	$(GUEST) run --guest bench --count --timeout 5400 --results bench/results/counted -- \
+	  python3 -m bench --counted --name counted command spawn tick
+	$(BIN)/python -m bench --name host command spawn tick peaks agents
+	cp bench/results/guest/debian13.* bench/results/counted/counted.* bench/results/
+	$(BIN)/python -m bench.pictures bench/results
 
 .PHONY: clean
 clean: ## remove what make made here (guest images stay in the cache)
@@ -85,6 +91,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml $(VENV)/bin/python
 	@$(BIN)/python -m pip -q install -e .
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@$(BIN)/python -m pip -q install --group bench
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed

@@ -1,73 +1,64 @@
-"""Measure, print the tables, and write them as JSON and Markdown.
+"""Measure side by side, print the tables, and write them as JSON and Markdown.
 
-Usage: python3 -m bench [--rounds N] [QUESTION ...]   (--help lists them)
+Usage: python3 -m bench [--quick | --rounds N] [--name NAME] [QUESTION ...]   (--help lists them)
 Results go to $CGMEM_GUEST_RESULTS (set in a guest), else to bench/results.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
+import time
+from importlib import import_module
 from pathlib import Path
 
-from bench import agents, footprint, overshoot, spawn, stall, startup, systemd, tick
-from bench.measure import Table
+from bench.measure import Question
+from bench.report import answered, as_markdown, machine, write
 
-QUESTIONS = {
-    "spawn": (spawn.table, 60),
-    "systemd": (systemd.table, 60),
-    "tick": (tick.table, 40),
-    "footprint": (footprint.table, 3),
-    "startup": (startup.table, 20),
-    "overshoot": (overshoot.table, 3),
-    "stall": (stall.table, 1),
-    "agents": (agents.table, 30),
-}
+MODULES = (
+    "spawn",
+    "command",
+    "overshoot",
+    "stall",
+    "false_alarms",
+    "peaks",
+    "footprint",
+    "tick",
+    "slowdown",
+    "escapes",
+    "agents",
+)
 
 
 def main() -> None:
     """Answer the questions asked for, all of them by default."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, help="rounds for each question")
-    parser.add_argument("questions", nargs="*", metavar="|".join(QUESTIONS))
+    parser.add_argument("--quick", action="store_true", help="few rounds: does every row run?")
+    parser.add_argument("--counted", action="store_true", help="this clock counts instructions")
+    parser.add_argument("--name", default="bench", help="of the two files of results")
+    parser.add_argument("questions", nargs="*", metavar="|".join(MODULES))
     given = parser.parse_args()
-    unknown = set(given.questions) - set(QUESTIONS)
+    unknown = set(given.questions) - set(MODULES)
     if unknown:
         parser.error(f"no such question: {', '.join(sorted(unknown))}")
-    print(_machine(), flush=True)
-    tables = []
-    for name, (measure, rounds) in QUESTIONS.items():
-        if not given.questions or name in given.questions:
-            table = measure(given.rounds or rounds)
-            print("\n" + table.as_markdown(), flush=True)
-            tables.append(table)
-    _write(tables)
+    facts = machine()
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()), flush=True)
+    answers = []
+    for name in given.questions or MODULES:
+        question: Question = import_module(f"bench.{name}").QUESTION
+        rounds = given.rounds or (question.quick if given.quick else question.rounds)
+        began = time.monotonic()
+        rows = list(question.rows(rounds))
+        answers.append(answered(question, rows, rounds, counted=given.counted))
+        print("\n" + as_markdown(answers[-1]), flush=True)
+        print(f"({name}: {time.monotonic() - began:.0f} s)", flush=True)
+        # After each: what is known stays known when a later one fails.
+        write(_results(), given.name, facts, answers)
 
 
-def _machine() -> str:
-    libc = " ".join(platform.libc_ver())
-    return (
-        f"Linux {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
-        f" ({_cpu_model()}), Python {platform.python_version()}, {libc}"
-    )
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown model"
-
-
-def _write(tables: list[Table]) -> None:
-    directory = Path(os.environ.get("CGMEM_GUEST_RESULTS") or "bench/results")
-    directory.mkdir(parents=True, exist_ok=True)
-    text = "\n".join([_machine(), "", *(table.as_markdown() for table in tables)])
-    (directory / "bench.md").write_text(text)
-    record = {"machine": _machine(), "tables": [table._asdict() for table in tables]}
-    (directory / "bench.json").write_text(json.dumps(record, indent=1) + "\n")
+def _results() -> Path:
+    return Path(os.environ.get("CGMEM_GUEST_RESULTS") or "bench/results")
 
 
 if __name__ == "__main__":

@@ -1,71 +1,151 @@
-"""Memory that the supervisor adds to a bare interpreter, each in a process of its own."""
+"""What watching costs: CPU and memory of the supervisor, by how many it has, idle and busy."""
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-
-from bench.measure import Table
-
-_RSS = """
-for line in open("/proc/self/status"):
-    if line.startswith("VmRSS"):
-        print(int(line.split()[1]) / 1024)
-"""
-_SUPERVISE = """
-import sys, cgmem
-from cgmem.supervisor import Supervisor
-s = Supervisor({{"log_dir": {directory!r}, "tick": 0.5, "preflight": False}})
-ps = [cgmem.spawn(["sleep", "60"], supervisor=s) for _ in range({scopes})]
 import time
-time.sleep(2)
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+from bench.measure import Absent, Metric, Question, Row, Spread, spread
+from bench.peers import program
+
+SECONDS = 20
+TICK = 2.0
+SCENES = ((1, "idle"), (10, "idle"), (100, "idle"), (1000, "idle"), (100, "busy"))
+MOST_DUCTS = 10
+_RSS = """
+import re
+print(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
-_END = """
-for p in ps:
-    p.supervision.kill("abort")
-for p in ps:
-    p.outcome()
-s.close()
-"""
+_CPU, _MB = "CPU, %", "MB over a bare interpreter"
 
 
-def table(rounds: int) -> Table:
-    """RSS of an interpreter that does nothing, and of one with 1 and 100 live scopes."""
+def _rows(rounds: int) -> Iterable[Row]:
+    for count, kind in SCENES:
+        scene = f"{count} {kind}"
+        taken: dict[str, list[tuple[float, float]]] = {}
+        notes: dict[str, str] = {}
+        for _ in range(rounds if count < 1000 else 1):
+            for name, found in _measured(count, kind):
+                if isinstance(found, str):
+                    notes[name] = found
+                else:
+                    taken.setdefault(name, []).append(found)
+        for name in dict.fromkeys([*taken, *notes]):
+            yield Row(scene, name, _spreads(taken.get(name, [])), {}, notes.get(name, ""))
+
+
+def _spreads(found: Sequence[tuple[float, float]]) -> dict[str, Spread]:
+    if not found:
+        return {}
+    return {_CPU: spread([cpu for cpu, _ in found]), _MB: spread([rss for _, rss in found])}
+
+
+def _measured(count: int, kind: str) -> Iterator[tuple[str, tuple[float, float] | str]]:
+    """The same subprocesses are watched by cgmem, by a bare loop beside it, then by psutil."""
+    bare = bare_rss()
     with tempfile.TemporaryDirectory() as directory:
-        environ = _as_installed(directory)
-        _measure(_supervised(directory, 1), environ)
-        bare = min(_measure(_RSS, environ) for _ in range(rounds))
-        rows: list[tuple[object, ...]] = [("python3 -c pass", round(bare, 1), "")]
-        for name, code in (
-            ("import subprocess, threading, json", "import subprocess, threading, json\n" + _RSS),
-            ("cgmem, poller, 1 scope", _supervised(directory, 1)),
-            ("cgmem, poller, 100 scopes", _supervised(directory, 100)),
-        ):
-            used = min(_measure(code, environ) for _ in range(rounds))
-            rows.append((name, round(used, 1), round(used - bare, 1)))
-    return Table("footprint", "RSS of the supervisor, MB", ("", "RSS", "more than bare"), rows)
+        with _watcher("cgmem", count, kind, directory) as cgmem:
+            found = json.loads(_line(cgmem))
+            watchers = [cgmem]
+            with _watcher("pread", *found["directories"]) as floor:
+                if found["directories"]:
+                    _line(floor)
+                    watchers.append(floor)
+                results = _go(watchers)
+            yield f"cgmem ({found['backend']})", _over(results[0], bare)
+            if found["directories"]:
+                yield "two preads a scope, nothing else", _over(results[1], bare)
+            with _watcher("psutil", *found["pids"]) as poller:
+                _line(poller)
+                yield "2 s psutil poller", _over(_go([poller])[0], bare)
+    yield "con-duct", _ducts(count, kind, bare)
+
+
+def _over(found: Any, bare: float) -> tuple[float, float]:
+    return found["cpu"], found["rss_mb"] - bare
+
+
+@contextmanager
+def _watcher(what: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A process of `bench.watchers`: says when it is ready, measures itself when told to."""
+    words = [sys.executable, "-m", "bench.watchers", what]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps([str(one) for one in arguments]) + "\n")
+        process.stdin.flush()
+        yield process  # its stdin is closed next, and it ends
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise Absent("the measuring process failed")
+    return line
+
+
+def _go(watchers: Sequence[subprocess.Popen[str]]) -> list[Any]:
+    for process in watchers:
+        assert process.stdin is not None
+        process.stdin.write(f"{SECONDS}\n")
+        process.stdin.flush()
+    return [json.loads(_line(process)) for process in watchers]
+
+
+def _ducts(count: int, kind: str, bare: float) -> tuple[float, float] | str:
+    if count > MOST_DUCTS:
+        return f"not run: a process for each command, {count} of them"
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            command = [program("duct"), "-l", "NONE", "-c", "none"]
+        except Absent as error:
+            return str(error)
+        ducts = [
+            psutil.Popen(
+                [*command, "-p", f"{directory}/{number}-", "sleep", str(SECONDS + 15)],
+                stdout=subprocess.DEVNULL,
+            )
+            for number in range(count)
+        ]
+        time.sleep(8)
+        before = sum(sum(duct.cpu_times()[:4]) for duct in ducts)
+        time.sleep(SECONDS)
+        used = sum(sum(duct.cpu_times()[:4]) for duct in ducts) - before
+        held = sum(duct.memory_info().rss for duct in ducts) / 2**20
+        for duct in ducts:
+            for child in duct.children(recursive=True):
+                child.kill()
+            duct.wait()
+    return 100 * used / SECONDS, held - bare
 
 
 def bare_rss() -> float:
     """RSS of an interpreter that does nothing, MB."""
-    return _measure(_RSS)
+    command = [sys.executable, "-c", _RSS]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout) / 1024
 
 
-def _supervised(directory: str, scopes: int) -> str:
-    return _SUPERVISE.format(directory=directory, scopes=scopes) + _RSS + _END
-
-
-def _as_installed(directory: str) -> dict[str, str]:
-    """An environment with compiled modules, as an installer leaves them: compiling takes memory."""
-    environ = {**os.environ, "PYTHONPYCACHEPREFIX": directory}
-    environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    return environ
-
-
-def _measure(code: str, environ: Mapping[str, str] | None = None) -> float:
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environ)
-    return float(done.stdout)
+QUESTION = Question(
+    "footprint",
+    f"The supervisor at work: {TICK:.0f} s tick, {SECONDS} s",
+    (Metric(_CPU, 3), Metric(_MB, 1)),
+    _rows,
+    rounds=1,
+    quick=1,
+    about=(
+        "CPU of one processor, of the watching process alone (con-duct: of all of them, with the"
+        " `ps` that each runs every second). Busy: each takes and gives back 2 MB five times a"
+        " second. A bare interpreter is `python3 -c` that prints its own RSS."
+    ),
+)

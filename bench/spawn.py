@@ -1,120 +1,124 @@
-"""Spawn + wait of /bin/true under a budget, against subprocess.Popen, and where the time goes."""
+"""Spawn + wait of /bin/true under a budget, from small and large parents, one thread and eight."""
 
 from __future__ import annotations
 
-import itertools
+import json
 import os
-import shutil
+import pwd
 import subprocess
-import tempfile
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import cgmem
-from bench.measure import Measured, Table, interleaved
-from cgmem.contract import Limits, Scope, ScopeRecord
-from cgmem.logs.memory_logs import MemoryLogs
-from cgmem.selector import choose
-from cgmem.supervisor import Supervisor
+from bench.measure import Metric, Question, Row, Spread
 
-COMMAND = ["/bin/true"]
-BASE = "subprocess.Popen(…).wait()"
-SPAWN = "cgmem.spawn(…).wait()"
-OUTCOME = "cgmem.spawn(…).outcome()"
+LARGE_MB = 1024
+WORKER = "bench.spawn_worker"
 
 
-def table(rounds: int) -> Table:
-    """Time every way, a round each in turn."""
-    with tempfile.TemporaryDirectory() as directory:
-        supervisor = Supervisor({"log_dir": directory})
-        try:
-            # The peers start shells and daemons' clients, and whoever follows one finds cold
-            # caches: they get rounds of their own, with the same base.
-            own = interleaved(_contenders(supervisor, Path(directory)), rounds=rounds)
-            peers = interleaved(_peers(supervisor), rounds=max(5, rounds // 4))
-        finally:
-            supervisor.close()
-    backend = supervisor.choice(supervisor.settings())
-    return Table(
-        "spawn",
-        f"Spawn + wait of {COMMAND[0]} under a budget ({backend.reason}), {rounds} rounds",
-        ("", "median ms", "quartiles ms", f"times {BASE}"),
-        [
-            *(_row(measured, own[BASE]) for measured in own.values()),
-            *(_row(measured, peers[BASE]) for name, measured in peers.items() if name != BASE),
-        ],
-    )
+class Case(NamedTuple):
+    """One process that spawns, told as JSON."""
+
+    scene: str
+    ways: Sequence[str]
+    """Of `bench.spawn_worker.WAYS`, the base first."""
+    rounds: int
+    parent_mb: int = 0
+    threads: int = 1
 
 
-def _contenders(supervisor: Supervisor, directory: Path) -> dict[str, Callable[[], object]]:
-    scope_around = _scopes(supervisor)
-
-    def placed(scope: Scope) -> None:
-        scope.start(COMMAND, {}).wait()
-
-    return {
-        BASE: _popen,
-        SPAWN: lambda: cgmem.spawn(COMMAND, supervisor=supervisor).wait(),
-        OUTCOME: lambda: cgmem.spawn(COMMAND, supervisor=supervisor).outcome(),
-        "of it: cgroup made, limited, removed": lambda: scope_around(lambda scope: None),
-        "of it: the same with the process in it": lambda: scope_around(placed),
-        "of it: settings": lambda: supervisor.settings({}),
-        "of it: one line logged": _one_line(directory),
-    }
+_POPEN = "subprocess.Popen(…).wait()"
+_OURS = (_POPEN, "cgmem.spawn(…).wait(), cgroup2", "cgmem.spawn(…).outcome(), cgroup2")
+_PSUTIL = "cgmem.spawn(…).wait(), psutil"
+_SYSTEMD = "cgmem.spawn(…).wait(), systemd"
+_PLACED = "the same, each placed by systemd (allow_move=False)"
+_PEERS = (
+    "sh: echo $$ > cgroup.procs",
+    "cgexec",
+    "systemd-run --scope",
+    "runexec --no-container",
+    "runexec",
+)
 
 
-def _peers(supervisor: Supervisor) -> dict[str, Callable[[], object]]:
-    scope_around = _scopes(supervisor)
-    contenders: dict[str, Callable[[], object]] = {
-        BASE: _popen,
-        "sh -c 'echo $$ > cgroup.procs; exec …'": lambda: scope_around(_by_shell),
-    }
-    if shutil.which("systemd-run") and Path("/run/systemd/system").is_dir():
-        contenders["systemd-run --scope"] = lambda: subprocess.run(
-            ["systemd-run", "--quiet", "--scope", "-p", "MemoryMax=4G", *COMMAND], check=True
-        )
-    return contenders
+def _rows(rounds: int) -> Iterable[Row]:
+    few = max(3, rounds // 8)
+    for parent, megabytes in (("small parent", 0), (f"{LARGE_MB} MB parent", LARGE_MB)):
+        for threads in (1, 8):
+            scene = f"{parent}, {threads} thread{'s' * (threads > 1)}"
+            some = max(3, rounds // threads)
+            # The peers start shells and interpreters, and whoever follows one finds cold caches:
+            # they get rounds of their own, with the same base.
+            ours = Case(scene, (*_OURS, _PSUTIL), some, megabytes, threads)
+            peers = Case(scene, (_POPEN, *_PEERS), few if threads == 1 else 3, megabytes, threads)
+            # Who moves into systemd's scope can't go back: a process for each.
+            moved = Case(scene, (_POPEN, _SYSTEMD), some, megabytes, threads)
+            yield from _asked(ours)
+            yield from _asked(moved)[1:]
+            yield from _asked(peers)[1:]
+    yield from _as_a_user(rounds, few)
 
 
-def _popen() -> None:
-    subprocess.Popen(COMMAND).wait()
-
-
-def _scopes(supervisor: Supervisor) -> Callable[[Callable[[Scope], object]], None]:
-    settings = supervisor.settings()
-    backend = choose().backend
-    limits = Limits(settings.critical_bytes, settings.max_bytes)
-    numbers = itertools.count()
-
-    def scope_around(run: Callable[[Scope], object]) -> None:
-        record = ScopeRecord(f"bench_{next(numbers)}", 0, 0, time.time(), tuple(COMMAND))
-        scope, _ = backend.open_scope(record, limits)
-        run(scope)
-        scope.close()
-        scope.detach()
-
-    return scope_around
-
-
-def _by_shell(scope: Scope) -> None:
-    procs = getattr(scope, "directory", None)
-    if procs is None:  # a backend without cgroups has nothing to compare with
+def _as_a_user(rounds: int, few: int) -> Iterable[Row]:
+    scene = "ordinary user, small parent, 1 thread"
+    if not Path("/run/systemd/system").is_dir() or os.geteuid() != 0:
         return
-    script = 'echo $$ > "$0"; exec "$@"'
-    subprocess.run(["sh", "-c", script, os.fspath(procs / "cgroup.procs"), *COMMAND], check=True)
+    user = next((one.pw_name for one in pwd.getpwall() if _lingers(one)), None)
+    if user is None:
+        return
+    moved = Case(scene, (_POPEN, _SYSTEMD), rounds)
+    placed = Case(scene, (_POPEN, _PLACED), few)
+    peer = Case(scene, (_POPEN, "systemd-run --scope"), few)
+    yield from _asked(moved, user)
+    yield from _asked(placed, user)[1:]
+    yield from _asked(peer, user)[1:]
 
 
-def _one_line(directory: Path) -> Callable[[], object]:
-    logs = MemoryLogs(directory / "lines", print)
-    line = {"subprocess_id": "bench", "memory_stats": {"start_mb": 0.0}, "filler": "x" * 900}
-    return lambda: logs.stats(line)
+def _lingers(user: pwd.struct_passwd) -> bool:
+    return user.pw_uid >= 1000 and Path("/var/lib/systemd/linger", user.pw_name).exists()
 
 
-def _row(measured: Measured, base: Measured) -> tuple[object, ...]:
-    return (
-        measured.name,
-        round(measured.median * 1e3, 3),
-        f"{measured.low * 1e3:.3f} to {measured.high * 1e3:.3f}",
-        round(measured.ratio(base), 2),
+def _asked(case: Case, user: str | None = None) -> list[Row]:
+    """Have a case measured by a process of its own; a user's, in a login session of its own."""
+    words = [sys.executable, "-m", WORKER, json.dumps(case._asdict())]
+    if user is not None:
+        kept = [f"--setenv={key}={os.environ[key]}" for key in _KEPT if key in os.environ]
+        session = ["systemd-run", "-q", "--pipe", "--wait", f"--uid={user}", "-p", "PAMName=login"]
+        words = [*session, *kept, f"--working-directory={Path.cwd()}", "--", *words]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        why = f"failed: the measuring process ended with {done.returncode}"
+        return [Row(case.scene, way, {}, {}, why) for way in case.ways]
+    return [_row(found) for found in json.loads(done.stdout.splitlines()[-1])]
+
+
+_KEPT = ("PATH", "PYTHONPATH", "CGMEM_IN_GUEST")
+
+
+def _row(found: Sequence[object]) -> Row:
+    scene, name, values, ratios, note = found
+    assert isinstance(values, dict)
+    assert isinstance(ratios, dict)
+    return Row(
+        str(scene),
+        str(name),
+        {key: Spread(*one) for key, one in values.items()},
+        {key: Spread(*one) for key, one in ratios.items()},
+        str(note),
     )
+
+
+QUESTION = Question(
+    "spawn",
+    "Spawn + wait of /bin/true under a budget",
+    (Metric("ms", 1, ratio=True),),
+    _rows,
+    rounds=40,
+    quick=4,
+    about=(
+        "The ratio is to Popen in the same process. Eight threads: until each has started one and"
+        " waited for it. cgmem prepares the next cgroup while it waits for this subprocess; with"
+        " `outcome()` it is paid for in full, and the statistics are logged."
+    ),
+)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-from bench.measure import Table
+from bench.cgroups import end_unit
+from bench.measure import Absent, Contender, Metric, Question, Row, Taken, compared
+from bench.peers import cgmem_command
 
 CRITICAL, LIMIT = "200M", "400M"
 CRITICAL_BYTES = 200 << 20
-CAP_SECONDS = 120.0
+CAP_SECONDS = 60.0
 
 _LEAK = """
 import mmap
@@ -26,47 +29,33 @@ while True:
 """
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _UNIT = "cgmem-bench-stall"
+_PROPERTIES = (f"MemoryHigh={CRITICAL}", f"MemoryMax={LIMIT}", "MemorySwapMax=0")
 
 
-class _End(NamedTuple):
-    seconds: float | None
-    """From crossing critical; None: still there after `CAP_SECONDS`."""
-    charged_mb: float
-    """The highest memory.current seen."""
-    said: str
-
-
-def table(rounds: int) -> Table:
-    """Run the same leak under cgmem's default and under systemd's properties."""
+def _rows(rounds: int) -> Iterable[Row]:
     leak = [sys.executable, "-I", "-S", "-c", _LEAK]
     with tempfile.TemporaryDirectory() as directory:
-        ours = [sys.executable, "-m", "cgmem", "run", "--critical", CRITICAL, "--max", LIMIT]
-        ends = {
-            f"cgmem run --critical {CRITICAL} --max {LIMIT}": [
-                _run([*ours, "--id", "leak", "--log-dir", directory, "--", *leak])
-                for _ in range(rounds)
-            ],
-            f"systemd-run -p MemoryHigh={CRITICAL} -p MemoryMax={LIMIT} -p MemorySwapMax=0": [
-                _run([*_systemd_run(), *leak]) for _ in range(rounds)
-            ],
-        }
-    return Table(
-        "stall",
-        f"A leak past {CRITICAL}, hard limit {LIMIT}, huge pages: {_huge_pages()}"
-        f" (given up after {CAP_SECONDS:.0f} s)",
-        ("under", f"seconds from {CRITICAL} to its end", "charged at most, MB", "its last word"),
-        [(name, *_row(found)) for name, found in ends.items()],
-    )
+        ours = [*cgmem_command(), "run", "--critical", CRITICAL, "--max", LIMIT, "--id", "leak"]
+        ours += ["--log-dir", directory]
+        given = [word for one in _PROPERTIES for word in ("-p", one)]
+        theirs = ["systemd-run", "--unit", _UNIT, "--wait", "--collect", "--pipe", *given]
+        contenders = [
+            ("cgmem run (stall after 10 s)", ours),
+            ("cgmem run --on-stall abort", [*ours, "--on-stall", "abort"]),
+            ("cgmem run --stall-after 4", [*ours, "--stall-after", "4"]),
+            ("systemd-run -p MemoryHigh -p MemoryMax", theirs),
+        ]
+        return compared(
+            f"huge pages: {_huge_pages()}",
+            [Contender(name, partial(_run, [*words, "--", *leak])) for name, words in contenders],
+            rounds=rounds,
+        )
 
 
-def _systemd_run() -> list[str]:
-    properties = (f"MemoryHigh={CRITICAL}", f"MemoryMax={LIMIT}", "MemorySwapMax=0")
-    given = [word for one in properties for word in ("-p", one)]
-    return ["systemd-run", "--unit", _UNIT, "--wait", "--collect", "--pipe", *given, "--"]
-
-
-def _run(command: Sequence[str]) -> _End:
+def _run(command: Sequence[str]) -> Taken:
     """Start a leak that says its cgroup first, and watch that until it is gone."""
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        raise Absent("no memory.high here")
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -74,13 +63,17 @@ def _run(command: Sequence[str]) -> _End:
         assert process.stderr is not None
         current = Path("/sys/fs/cgroup" + process.stdout.readline().strip(), "memory.current")
         seconds, charged = _watch(process, current)
-        if seconds is None:
-            subprocess.run(["systemctl", "kill", "-s", "KILL", _UNIT], check=False)
+        if math.isinf(seconds):
+            end_unit(_UNIT)
         said = process.stderr.read().strip().splitlines()
-    return _End(seconds, charged / 2**20, said[-1] if seconds is not None and said else "nothing")
+    return {
+        "seconds above critical": seconds,
+        "charged at most, MB": charged / 2**20,
+        "said": said[-1] if said and math.isfinite(seconds) else f"nothing in {CAP_SECONDS:.0f} s",
+    }
 
 
-def _watch(process: subprocess.Popen[str], current: Path) -> tuple[float | None, int]:
+def _watch(process: subprocess.Popen[str], current: Path) -> tuple[float, int]:
     crossed, charged = None, 0
     while process.poll() is None:
         try:
@@ -92,20 +85,24 @@ def _watch(process: subprocess.Popen[str], current: Path) -> tuple[float | None,
         if crossed is None and now_charged >= CRITICAL_BYTES:
             crossed = now
         if crossed is not None and now - crossed > CAP_SECONDS:
-            return None, charged
+            return math.inf, charged
         time.sleep(0.02)
-    assert crossed is not None, "it ended before it got there"
+    if crossed is None:
+        raise Absent("it ended before it got there")
     return time.monotonic() - crossed, charged
-
-
-def _row(ends: Sequence[_End]) -> tuple[object, ...]:
-    worst = max(ends, key=lambda end: end.seconds or float("inf"))
-    if worst.seconds is None:
-        return f"not within {CAP_SECONDS:.0f}", round(worst.charged_mb, 1), worst.said
-    times = " / ".join(f"{end.seconds:.1f}" for end in ends if end.seconds is not None)
-    return times, round(worst.charged_mb, 1), worst.said
 
 
 def _huge_pages() -> str:
     enabled = _HUGE_PAGES.read_text()
     return enabled[enabled.index("[") + 1 : enabled.index("]")]
+
+
+QUESTION = Question(
+    "stall",
+    f"A leak above critical ({CRITICAL}), below its hard limit ({LIMIT}), no swap",
+    (Metric("seconds above critical", 1), Metric("charged at most, MB", 0)),
+    _rows,
+    rounds=2,
+    quick=1,
+    about=f"From memory.current's first look above {CRITICAL} until the command is back.",
+)

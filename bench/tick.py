@@ -10,49 +10,62 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cgmem
-from bench.measure import Table, interleaved
+from bench.measure import (
+    Absent,
+    Contender,
+    Metric,
+    Question,
+    Row,
+    Spread,
+    Taken,
+    compared,
+    timed,
+)
 from cgmem.process import MonitoredProcess
 from cgmem.supervisor import Supervisor
 
 SIZES = (1, 100, 1000)
 COUNTED_TICKS = 10
+_FLOOR = "two preads a scope, nothing else"
+_CALLS = "system calls a scope"
 
 
-def table(rounds: int) -> Table:
-    """Time ticks of 1, 100 and 1000 idle subprocesses; count the calls of 100."""
-    rows = []
+def _rows(rounds: int) -> Iterable[Row]:
     with tempfile.TemporaryDirectory() as directory, _Idle(directory) as idle:
         for size in SIZES:
             idle.grow_to(size)
-            contenders = {"bare": idle.bare_loop(), "tick": idle.poller_tick()}
+            contenders = [
+                Contender(_FLOOR, _per_scope(idle.bare_loop(), size)),
+                Contender("cgmem's tick", _per_scope(idle.poller_tick(), size)),
+            ]
             # A round of one scope takes microseconds: more of them for a steady median.
-            times = interleaved(contenders, rounds=rounds * (10 if size == 1 else 1), warm_up=3)
-            bare, tick = times["bare"], times["tick"]
-            rows.append(
-                (
-                    size,
-                    round(bare.median * 1e6, 1),
-                    round(tick.median * 1e6, 1),
-                    round(tick.ratio(bare), 2),
-                    calls_per_scope(size) if size <= 100 else "",
-                )
-            )
-    return Table(
-        "tick",
-        f"One idle tick, {rounds} rounds",
-        ("scopes", "two preads a scope, µs", "tick, µs", "ratio", "system calls a scope"),
-        rows,
-    )
+            some = rounds * (10 if size == 1 else 1)
+            floor, tick = compared(f"{size} idle", contenders, rounds=some, warm_up=3)
+            yield floor
+            yield _with_calls(tick, size) if tick.values and size <= 100 else tick
 
 
-def calls_per_scope(size: int) -> float | str:
-    """Count the system calls of ticks with strace, in a process of its own."""
+def _per_scope(look: Callable[[], None], size: int) -> Callable[[], Taken]:
+    measure = timed(look)
+    return lambda: {"ms": float(measure()["ms"]) / size}
+
+
+def _with_calls(tick: Row, size: int) -> Row:
+    try:
+        calls = calls_per_scope(size)
+    except Absent as error:
+        return tick._replace(note=str(error))
+    return tick._replace(values={**tick.values, _CALLS: Spread(calls, calls, calls)})
+
+
+def calls_per_scope(size: int) -> float:
+    """Count the system calls of ticks with strace, in a process of its own. Raises Absent."""
     if not shutil.which("strace"):
-        return "no strace"
+        raise Absent("no strace")
     with tempfile.TemporaryDirectory() as directory:
         trace = Path(directory) / "trace"
         command = [sys.executable, "-m", "bench.tick", str(size), directory]
@@ -60,7 +73,7 @@ def calls_per_scope(size: int) -> float | str:
         text = trace.read_text(errors="replace")
     marked = re.search(r'"/ticks-begin".*?$(.*?)^\w+\("/ticks-end"', text, re.M | re.S)
     if marked is None:
-        return "no marks in the trace"
+        raise Absent("no marks in the trace")
     calls = re.findall(r"^\w+\(", marked[1], re.M)
     return round(len(calls) / (size * COUNTED_TICKS), 2)
 
@@ -102,7 +115,10 @@ class _Idle:
     def bare_loop(self) -> Callable[[], None]:
         pairs = []
         for process in self._processes:
-            directory = process.supervision.scope.directory  # type: ignore[union-attr]  # cgroup2
+            scope = getattr(process.supervision, "scope", None)
+            directory = getattr(scope, "directory", None)
+            if directory is None:
+                return _no_cgroups
             pairs.append(
                 (
                     os.open(directory / "memory.current", os.O_RDONLY),
@@ -118,6 +134,10 @@ class _Idle:
         return loop
 
 
+def _no_cgroups() -> None:
+    raise Absent("this backend reads no cgroup's files")
+
+
 def _traced(size: int, directory: str) -> None:
     with _Idle(directory) as idle:
         idle.grow_to(size)
@@ -126,6 +146,16 @@ def _traced(size: int, directory: str) -> None:
             idle.tick()
         os.access("/ticks-end", os.F_OK)
 
+
+QUESTION = Question(
+    "tick",
+    "One idle tick, for each scope",
+    (Metric("ms", 4, ratio=True), Metric(_CALLS, 2)),
+    _rows,
+    rounds=40,
+    quick=4,
+    about="System calls are counted with strace, over ten ticks in a process of its own.",
+)
 
 if __name__ == "__main__":
     _traced(int(sys.argv[1]), sys.argv[2])

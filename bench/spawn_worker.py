@@ -1,0 +1,103 @@
+"""The process that spawns: as large as asked, with as many threads. Prints its rows as JSON."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cgmem
+from bench.measure import Absent, Contender, compared, timed
+from bench.peers import PEERS, Budget
+from bench.spawn import Case
+from cgmem.errors import CgmemError
+from cgmem.supervisor import Supervisor
+
+COMMAND = ["/bin/true"]
+BUDGET = 256 << 20
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "cgroup2": {"backend": "cgroup2"},
+    "psutil": {"backend": "psutil"},
+    "systemd": {"backend": "systemd", "allow_move": True},
+    "the same, each placed by systemd (allow_move=False)": {
+        "backend": "systemd",
+        "allow_move": False,
+    },
+}
+
+
+def main() -> None:
+    """Measure the case in argv[1]."""
+    case = Case(**json.loads(sys.argv[1]))
+    held = _grown(case.parent_mb)
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(case.threads))
+        contenders = [
+            Contender(way, _measure(_way(way, Path(directory), stack), pool, case.threads))
+            for way in case.ways
+        ]
+        warm_up = 3 if case.rounds > 5 else 1
+        rows = compared(case.scene, contenders, rounds=case.rounds, warm_up=warm_up)
+    held.close()
+    print(json.dumps(rows))
+
+
+def _grown(megabytes: int) -> mmap.mmap:
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    return mmap.mmap(-1, max(1, megabytes) << 20, flags=flags)
+
+
+def _way(way: str, directory: Path, stack: ExitStack) -> Callable[[], object]:
+    if way.startswith("subprocess.Popen"):
+        return lambda: subprocess.Popen(COMMAND).wait()
+    name = way.partition("), ")[2] or way
+    if name in _SETTINGS:
+        return _ours({**_SETTINGS[name], "log_dir": str(directory)}, way, stack)
+    return partial(_by_peer, way, Budget(BUDGET, directory))
+
+
+def _ours(settings: dict[str, Any], way: str, stack: ExitStack) -> Callable[[], object]:
+    supervisor = Supervisor({**settings, "max": f"{BUDGET}B", "preflight": False})
+    stack.callback(supervisor.close)
+
+    def spawn() -> None:
+        try:
+            process = cgmem.spawn(COMMAND, supervisor=supervisor)
+        except CgmemError as error:
+            raise Absent(str(error)) from error
+        if "outcome" in way:
+            process.outcome()
+        else:
+            process.wait()
+
+    return spawn
+
+
+def _by_peer(name: str, budget: Budget) -> None:
+    with PEERS[name](budget, COMMAND) as words:
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise Absent(f"failed: {(done.stderr or done.stdout).strip()[-200:]}")
+
+
+def _measure(
+    way: Callable[[], object], pool: ThreadPoolExecutor, threads: int
+) -> Callable[[], Any]:
+    def all_at_once() -> None:
+        futures: Sequence[Any] = [pool.submit(way) for _ in range(threads)]
+        for future in futures:
+            future.result()
+
+    return timed(way if threads == 1 else all_at_once)
+
+
+if __name__ == "__main__":
+    main()
