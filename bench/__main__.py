@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
+import traceback
 from importlib import import_module
 from pathlib import Path
 
-from bench.measure import Question
+from bench.measure import Question, Row
 from bench.report import answered, as_markdown, machine, write
 
 MODULES = (
@@ -30,7 +32,7 @@ MODULES = (
 )
 
 
-def main() -> None:
+def main() -> str | None:
     """Answer the questions asked for, all of them by default."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, help="rounds for each question")
@@ -49,12 +51,24 @@ def main() -> None:
         question: Question = import_module(f"bench.{name}").QUESTION
         rounds = given.rounds or (question.quick if given.quick else question.rounds)
         began = time.monotonic()
-        rows = list(question.rows(rounds))
+        rows = _rows(question, rounds)
         answers.append(answered(question, rows, rounds, counted=given.counted))
         print("\n" + as_markdown(answers[-1]), flush=True)
         print(f"({name}: {time.monotonic() - began:.0f} s)", flush=True)
-        # After each: what is known stays known when a later one fails.
         write(_results(), given.name, facts, answers)
+    broken = [one.key for one in answers if not any(row.values for row in one.rows)]
+    return f"not answered: {', '.join(broken)}" if broken else None
+
+
+def _rows(question: Question, rounds: int) -> list[Row]:
+    """Measure. A question that fails costs its own answer, not the other half hour's."""
+    rows: list[Row] = []
+    try:
+        rows.extend(question.rows(rounds))
+    except Exception as error:  # noqa: BLE001  # shown, and told by the exit status
+        traceback.print_exc()
+        rows.append(Row("", "the measurement itself", {}, {}, f"failed: {error!r}"))
+    return rows
 
 
 def _results() -> Path:
@@ -62,4 +76,4 @@ def _results() -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

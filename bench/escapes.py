@@ -55,7 +55,9 @@ def _run(name: str, how: str) -> Taken:
         words = [sys.executable, "-I", "-S", fugitive.__file__, how, str(file)]
         budget = Budget(LIMIT_MB << 20, Path(directory))
         with PEERS[name](budget, [*words, str(LIMIT_MB * 3 // 2)]) as command:
-            subprocess.run(command, check=False, capture_output=True, timeout=60)
+            # No pipes: the fugitive would hold their ends, and we wait for that.
+            quiet = subprocess.DEVNULL
+            subprocess.run(command, check=False, stdout=quiet, stderr=quiet, timeout=60)
             time.sleep(0.5)
             noted = file.read_text().split()
             pids = [int(word) for word in noted if word != "held"]

@@ -107,7 +107,7 @@ def _ducts(count: int, kind: str, bare: float) -> tuple[float, float] | str:
         return f"not run: a process for each command, {count} of them"
     with tempfile.TemporaryDirectory() as directory:
         try:
-            command = [program("duct"), "-l", "NONE", "-c", "none"]
+            command = [program("con-duct"), "run", "-l", "NONE", "-c", "none"]
         except Absent as error:
             return str(error)
         ducts = [

@@ -81,7 +81,7 @@ def _psrecord(words: Sequence[str], directory: Path) -> float:
 
 def _duct(words: Sequence[str], directory: Path) -> float:
     prefix = f"{directory}/duct-"
-    _said([program("duct"), "-l", "NONE", "-p", prefix, *words])
+    _said([program("con-duct"), "run", "-l", "NONE", "-p", prefix, *words])
     return float(
         json.loads(Path(prefix + "info.json").read_text())["execution_summary"]["peak_rss"]
     )

@@ -37,8 +37,9 @@ SYSTEMD = "systemd-run --scope"
 
 
 def program(name: str) -> str:
-    """The path of a program. Raises Absent."""
-    found = shutil.which(name)
+    """The path of a program, as a virtual environment or PATH has it. Raises Absent."""
+    beside = Path(sys.executable).parent
+    found = shutil.which(name, path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
     if found is None:
         raise Absent(f"no {name} here")
     return found
@@ -46,8 +47,10 @@ def program(name: str) -> str:
 
 def cgmem_command() -> list[str]:
     """`cgmem`, as installed."""
-    found = shutil.which("cgmem")
-    return [found] if found else [sys.executable, "-m", "cgmem"]
+    try:
+        return [program("cgmem")]
+    except Absent:
+        return [sys.executable, "-m", "cgmem"]
 
 
 def _cgmem(*options: str) -> Peer:
@@ -124,7 +127,7 @@ def _runexec_bare(budget: Budget, words: Words) -> Iterator[list[str]]:
 @contextmanager
 def _duct(budget: Budget, words: Words) -> Iterator[list[str]]:
     prefix = str(budget.directory / f"duct-{time.monotonic_ns()}-")
-    yield [program("duct"), "-l", "NONE", "-c", "none", "-p", prefix, *words]
+    yield [program("con-duct"), "run", "-l", "NONE", "-c", "none", "-p", prefix, *words]
 
 
 @contextmanager

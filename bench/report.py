@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from bench.measure import Metric, Question, Row, Spread
 
-COUNTED = "M instructions"
-"""What a millisecond is where the guest's clock counts instructions (cgmem_guest run --count)."""
+COUNTED = {"ms": "M instructions", "µs": "k instructions"}
+"""What times are where the guest's clock counts instructions (cgmem_guest run --count)."""
 _DISTRIBUTIONS = ("cgmem", "psutil", "benchexec", "con-duct", "psrecord")
 _PROGRAMS = {
     "systemd": ["systemctl", "--version"],
@@ -43,19 +43,15 @@ def answered(question: Question, rows: Iterable[Row], rounds: int, *, counted: b
     metrics = list(question.metrics)
     rows = list(rows)
     if counted:
-        metrics = [one._replace(name=_counted(one.name)) for one in metrics]
+        metrics = [one._replace(name=COUNTED.get(one.name, one.name)) for one in metrics]
         rows = [
             row._replace(
-                values={_counted(key): value for key, value in row.values.items()},
-                ratios={_counted(key): value for key, value in row.ratios.items()},
+                values={COUNTED.get(key, key): value for key, value in row.values.items()},
+                ratios={COUNTED.get(key, key): value for key, value in row.ratios.items()},
             )
             for row in rows
         ]
     return Answer(question.key, question.title, question.about, rounds, metrics, rows)
-
-
-def _counted(name: str) -> str:
-    return COUNTED if name == "ms" else name
 
 
 def as_markdown(answer: Answer) -> str:
@@ -136,7 +132,8 @@ def _versions() -> Iterable[tuple[str, str]]:
         if shutil.which(command[0]):
             done = subprocess.run(command, check=False, capture_output=True, text=True)
             words = (done.stdout + done.stderr).split("\n")[0].split()
-            yield name, next((word for word in words if word.strip("v(")[:1].isdigit()), "unknown")
+            found = next((word for word in words if word.strip("v(")[:1].isdigit()), "?")
+            yield name, found.strip("()")
 
 
 def write(directory: Path, name: str, facts: dict[str, str], answers: Sequence[Answer]) -> None:

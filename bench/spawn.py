@@ -33,13 +33,9 @@ _OURS = (_POPEN, "cgmem.spawn(…).wait(), cgroup2", "cgmem.spawn(…).outcome()
 _PSUTIL = "cgmem.spawn(…).wait(), psutil"
 _SYSTEMD = "cgmem.spawn(…).wait(), systemd"
 _PLACED = "the same, each placed by systemd (allow_move=False)"
-_PEERS = (
-    "sh: echo $$ > cgroup.procs",
-    "cgexec",
-    "systemd-run --scope",
-    "runexec --no-container",
-    "runexec",
-)
+_PEERS = ("sh: echo $$ > cgroup.procs", "cgexec", "systemd-run --scope")
+_SLOW_PEERS = ("runexec --no-container", "runexec")
+"""Whole interpreters: by one thread only, and seldom."""
 
 
 def _rows(rounds: int) -> Iterable[Row]:
@@ -51,12 +47,15 @@ def _rows(rounds: int) -> Iterable[Row]:
             # The peers start shells and interpreters, and whoever follows one finds cold caches:
             # they get rounds of their own, with the same base.
             ours = Case(scene, (*_OURS, _PSUTIL), some, megabytes, threads)
-            peers = Case(scene, (_POPEN, *_PEERS), few if threads == 1 else 3, megabytes, threads)
+            peers = Case(scene, (_POPEN, *_PEERS), few, megabytes, threads)
+            slow = Case(scene, (_POPEN, *_SLOW_PEERS), 3, megabytes)
             # Who moves into systemd's scope can't go back: a process for each.
             moved = Case(scene, (_POPEN, _SYSTEMD), some, megabytes, threads)
             yield from _asked(ours)
             yield from _asked(moved)[1:]
             yield from _asked(peers)[1:]
+            if threads == 1:
+                yield from _asked(slow)[1:]
     yield from _as_a_user(rounds, few)
 
 

@@ -49,9 +49,8 @@ def _rows(rounds: int) -> Iterable[Row]:
             yield _with_calls(tick, size) if tick.values and size <= 100 else tick
 
 
-def _per_scope(look: Callable[[], None], size: int) -> Callable[[], Taken]:
-    measure = timed(look)
-    return lambda: {"ms": float(measure()["ms"]) / size}
+def _per_scope(look: Callable[[], object], size: int) -> Callable[[], Taken]:
+    return timed(look, "µs", 1e6 / size)
 
 
 def _with_calls(tick: Row, size: int) -> Row:
@@ -150,7 +149,7 @@ def _traced(size: int, directory: str) -> None:
 QUESTION = Question(
     "tick",
     "One idle tick, for each scope",
-    (Metric("ms", 4, ratio=True), Metric(_CALLS, 2)),
+    (Metric("µs", 1, ratio=True), Metric(_CALLS, 2)),
     _rows,
     rounds=40,
     quick=4,

@@ -112,7 +112,7 @@ def test_counted_milliseconds_are_instructions() -> None:
 
     text = as_markdown(answered(QUESTION, [row], 1, counted=True))
 
-    assert f"|  | {COUNTED} | ratio |" in text
+    assert f"|  | {COUNTED['ms']} | ratio |" in text
     assert "| one | 1.0 | 1.00 |" in text
 
 

@@ -12,6 +12,7 @@ import pytest
 from cgmem_guest import recipe
 from cgmem_guest.image import customize, mmdebstrap_command
 from cgmem_guest.recipe import (
+    BENCH_PACKAGES,
     BOOKWORM,
     BOX_OVERLAY,
     GUESTS,
@@ -19,6 +20,7 @@ from cgmem_guest.recipe import (
     TRIXIE,
     Recipe,
     box_recipe,
+    guest_recipe,
 )
 
 
@@ -72,6 +74,15 @@ def test_guests_that_issue_promises_exist() -> None:
     """The three tested guests exist, and the plain one shares Debian 13's image."""
     assert {"debian13", "debian12", "plain"} <= set(GUESTS)
     assert GUESTS["plain"].release is GUESTS["debian13"].release
+
+
+def test_a_guest_with_packages_of_its_own_leaves_the_others_images_alone() -> None:
+    """The bench's programs are in its image only; the rest of it is the test guest's."""
+    bench, tested = guest_recipe(GUESTS["bench"]), guest_recipe(GUESTS["debian13"])
+
+    assert tested == guest_recipe(GUESTS["plain"]) == Recipe(TRIXIE)
+    assert set(bench.packages) == {*tested.packages, *BENCH_PACKAGES}
+    assert replace(bench, packages=tested.packages) == tested
 
 
 def test_the_box_is_the_guest_and_more() -> None:
