@@ -75,6 +75,15 @@ def test_qemu_argv_with_kvm() -> None:
     assert argv[argv.index("-cpu") + 1] == "host"
 
 
+def test_counting_instructions_takes_one_processor() -> None:
+    """--count is emulation on one thread, with a clock that is the number of instructions."""
+    argv = qemu_argv(replace(MACHINE, accelerator="count", smp=1))
+
+    assert argv[argv.index("-icount") + 1] == "shift=0"
+    assert "tcg,thread=single" in argv
+    assert parse(["run", "--count", "--", "true"]).count
+
+
 def test_kernel_cmdline() -> None:
     """Only guests without systemd name their init; the caller's parameters come last."""
     assert "init=" not in kernel_cmdline(GUESTS["debian13"], "")
