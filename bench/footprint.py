@@ -112,12 +112,14 @@ def _ducts(count: int, kind: str, bare: float) -> tuple[float, float] | str:
             return str(error)
         ducts = [
             psutil.Popen(
-                [*command, "-p", f"{directory}/{number}-", "sleep", str(SECONDS + 15)],
+                [*command, "-p", f"{directory}/{number}-", "sleep", "600"],
                 stdout=subprocess.DEVNULL,
             )
             for number in range(count)
         ]
-        time.sleep(8)
+        until = time.monotonic() + 120
+        while not all(duct.children() for duct in ducts) and time.monotonic() < until:
+            time.sleep(0.5)
         before = sum(sum(duct.cpu_times()[:4]) for duct in ducts)
         time.sleep(SECONDS)
         used = sum(sum(duct.cpu_times()[:4]) for duct in ducts) - before

@@ -1,7 +1,7 @@
 """Programs that try to get away from whoever started them, and what they do when they have.
 
 Usage: python3 -I -S fugitive.py HOW FILE MEGABYTES
-HOW is one of the names in `WAYS`. The one that got away appends its pid to FILE, takes MEGABYTES,
+HOW is one of the names in `WAYS`. The one that got away appends "free" to FILE, takes MEGABYTES,
 appends "held", and stays for LIFE seconds; the program itself ends after STAY. Standard library
 only.
 """
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def _be_free(file: str, megabytes: int, share: int = 1) -> None:
-    _note(file, str(os.getpid()))
+    _note(file, "free")
     time.sleep(0.5)
     held = []
     for _ in range(max(1, megabytes // share)):

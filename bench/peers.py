@@ -153,8 +153,8 @@ def _earlyoom(budget: Budget, words: Words) -> Iterator[list[str]]:
         try:
             assert daemon.stdout is not None
             for line in daemon.stdout:
-                if "sending SIG" in line and "available" in line:
-                    break  # it has said all of its thresholds
+                if "SIGKILL when" in line:
+                    break  # it has said its thresholds and watches
             yield [*words]
         finally:
             daemon.kill()

@@ -61,6 +61,7 @@ def _draw(
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "cgmem"  # the same numbers give the same file
+    mpl.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 0.9 + 0.36 * len(found)))

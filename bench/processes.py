@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -15,13 +15,11 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def rss_mb(pid: int | str = "self") -> float:
-    """Resident memory of a process, MB."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
-    return int(found[1]) / 1024 if found else 0.0
-
-
-def cgroup(pid: int | str = "self") -> Path:
-    """The directory of a process's cgroup, by the usual mount."""
-    line = Path(f"/proc/{pid}/cgroup").read_text().splitlines()[-1]
-    return Path("/sys/fs/cgroup" + line.partition("::")[2])
+def naming(text: str) -> list[int]:
+    """Processes with `text` in their command line, as this pid namespace numbers them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if text in path.read_text(errors="replace"):
+                found.append(int(path.parent.name))
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import subprocess
 import sys
 import tempfile
@@ -37,12 +38,14 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Measure the case in argv[1]."""
     case = Case(**json.loads(sys.argv[1]))
+    if os.geteuid() != 0:
+        os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     held = _grown(case.parent_mb)
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(case.threads))
+        ways = _Ways(Path(directory), stack)
         contenders = [
-            Contender(way, _measure(_way(way, Path(directory), stack), pool, case.threads))
-            for way in case.ways
+            Contender(way, _measure(ways.named(way), pool, case.threads)) for way in case.ways
         ]
         warm_up = 3 if case.rounds > 5 else 1
         rows = compared(case.scene, contenders, rounds=case.rounds, warm_up=warm_up)
@@ -55,30 +58,40 @@ def _grown(megabytes: int) -> mmap.mmap:
     return mmap.mmap(-1, max(1, megabytes) << 20, flags=flags)
 
 
-def _way(way: str, directory: Path, stack: ExitStack) -> Callable[[], object]:
-    if way.startswith("subprocess.Popen"):
-        return lambda: subprocess.Popen(COMMAND).wait()
-    name = way.partition("), ")[2] or way
-    if name in _SETTINGS:
-        return _ours({**_SETTINGS[name], "log_dir": str(directory)}, way, stack)
-    return partial(_by_peer, way, Budget(BUDGET, directory))
+class _Ways:
+    """The ways to spawn, by name; those of one mechanism share a supervisor."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self._directory = directory
+        self._stack = stack
+        self._supervisors: dict[str, Supervisor] = {}
+
+    def named(self, way: str) -> Callable[[], object]:
+        if way.startswith("subprocess.Popen"):
+            return lambda: subprocess.Popen(COMMAND).wait()
+        mechanism = way.partition("), ")[2] or way
+        if mechanism in _SETTINGS:
+            return partial(_spawn, self._supervisor(mechanism), "outcome" in way)
+        return partial(_by_peer, way, Budget(BUDGET, self._directory))
+
+    def _supervisor(self, mechanism: str) -> Supervisor:
+        if mechanism not in self._supervisors:
+            fixed = {"log_dir": str(self._directory), "max": f"{BUDGET}B", "preflight": False}
+            supervisor = Supervisor({**_SETTINGS[mechanism], **fixed})
+            self._stack.callback(supervisor.close)
+            self._supervisors[mechanism] = supervisor
+        return self._supervisors[mechanism]
 
 
-def _ours(settings: dict[str, Any], way: str, stack: ExitStack) -> Callable[[], object]:
-    supervisor = Supervisor({**settings, "max": f"{BUDGET}B", "preflight": False})
-    stack.callback(supervisor.close)
-
-    def spawn() -> None:
-        try:
-            process = cgmem.spawn(COMMAND, supervisor=supervisor)
-        except CgmemError as error:
-            raise Absent(str(error)) from error
-        if "outcome" in way:
-            process.outcome()
-        else:
-            process.wait()
-
-    return spawn
+def _spawn(supervisor: Supervisor, to_the_outcome: bool) -> None:
+    try:
+        process = cgmem.spawn(COMMAND, supervisor=supervisor)
+    except CgmemError as error:
+        raise Absent(str(error)) from error
+    if to_the_outcome:
+        process.outcome()
+    else:
+        process.wait()
 
 
 def _by_peer(name: str, budget: Budget) -> None:

@@ -41,11 +41,11 @@ def _rss_mb() -> float:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
 
 
-def _ticking(look: Callable[[], object]) -> Callable[[float], None]:
+def _ticking(look: Callable[[float], object]) -> Callable[[float], None]:
     def work(until: float) -> None:
         due = time.monotonic()
         while due < until:
-            look()
+            look(until)
             due = max(due + TICK, time.monotonic())
             time.sleep(max(0.0, min(due, until) - time.monotonic()))
 
@@ -83,7 +83,7 @@ def _pread(directories: list[str]) -> None:
     names = ("memory.current", "memory.events")
     files = [os.open(f"{one}/{name}", os.O_RDONLY) for one in directories for name in names]
 
-    def look() -> None:
+    def look(_until: float) -> None:
         for file in files:
             os.pread(file, 512, 0)
 
@@ -98,8 +98,10 @@ def _psutil(pids: list[str]) -> None:
 
     roots = [psutil.Process(int(pid)) for pid in pids]
 
-    def look() -> None:
+    def look(until: float) -> None:
         for root in roots:
+            if time.monotonic() > until:  # it does not get around in a tick
+                break
             summed_rss(root)
 
     print("ready", flush=True)
