@@ -69,9 +69,9 @@ bench: $(VENV)/.bench ## measure side by side with the alternatives: in a Debian
 	  python3 -m bench --name debian13
 	$(GUEST) run --guest bench --count --timeout 5400 --results bench/results/counted -- \
 	  python3 -m bench --counted --name counted command spawn tick
-	$(BIN)/python -m bench --name host command spawn tick peaks agents
+	$(BIN)/python -m bench --name host command spawn overshoot peaks agents
 	cp bench/results/guest/debian13.* bench/results/counted/counted.* bench/results/
-	$(BIN)/python -m bench.pictures bench/results
+	$(BIN)/python -m bench.pictures bench/results/debian13.json bench/results/counted.json
 
 .PHONY: clean
 clean: ## remove what make made here (guest images stay in the cache)

@@ -1,6 +1,6 @@
-"""Draw the pictures of the README from the results: python3 -m bench.pictures [DIRECTORY].
+"""Draw the pictures of the README from results: python3 -m bench.pictures NAME.json …
 
-Needs matplotlib (cgmem[picture]). Reads *.json in the directory, writes NAME-QUESTION.svg there.
+Needs matplotlib (cgmem[picture]). Writes NAME-QUESTION.svg beside each file.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ Record = dict[str, Any]
 
 def main() -> None:
     """Draw what is there."""
-    directory = Path(sys.argv[1] if len(sys.argv) > 1 else "bench/results")
-    for path in sorted(directory.glob("*.json")):
+    for path in map(Path, sys.argv[1:]):
         record = json.loads(path.read_text())
         for answer in record["answers"]:
             if answer["key"] in _DRAWN:
-                target = directory / f"{path.stem}-{answer['key']}.svg"
+                target = path.parent / f"{path.stem}-{answer['key']}.svg"
                 _DRAWN[answer["key"]](answer, record["machine"], target)
                 print(target)
 
