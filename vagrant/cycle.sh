@@ -44,8 +44,9 @@ clean() {
         *"pool-list: default"*) ;;
         *) libvirt pool-destroy default && libvirt pool-undefine default ;;
     esac
-    echo "libvirt has: $(kept)"
-    [ "$(kept)" = "$before" ]
+    after=$(kept)
+    echo "machines, networks and pools: ${after:-none}; before: ${before:-none}"
+    [ "$after" = "$before" ]
 }
 
 before=$(kept)
