@@ -15,22 +15,42 @@ step() {
     "$@"
 }
 
+libvirt() {
+    virsh --quiet --connect qemu:///system "$@"
+}
+
+# The machines, networks and pools that libvirt has.
+kept() {
+    for what in list net-list pool-list; do
+        libvirt "$what" --all --name | sed "/./!d; s/^/$what: /"
+    done
+}
+
 volumes() {
-    virsh --quiet --connect qemu:///system vol-list default 2> /dev/null |
+    libvirt vol-list default 2> /dev/null |
         sed -n 's/^ *\([^ ]*\).*/\1/p' | grep -e "^$(echo "$CGMEM_BOX" | sed 's,/,-VAGRANTSLASH-,')_" \
-        -e "_$CGMEM_VM\\." || true
+        -e "_$CGMEM_VM\." || true
 }
 
 clean() {
     vagrant destroy --force
     vagrant box remove --force "$CGMEM_BOX"
     for volume in $(volumes); do
-        virsh --connect qemu:///system vol-delete "$volume" default
+        libvirt vol-delete "$volume" default
     done
     [ -z "$(volumes)" ]
+    # vagrant-libvirt makes this pool where there is none, and leaves it.
+    case $before in
+        *"pool-list: default"*) ;;
+        *) libvirt pool-destroy default && libvirt pool-undefine default ;;
+    esac
+    after=$(kept)
+    echo "machines, networks and pools: ${after:-none}; before: ${before:-none}"
+    [ "$after" = "$before" ]
 }
 
-trap 'clean > /dev/null 2>&1' EXIT
+before=$(kept)
+trap 'set +e; clean > /dev/null 2>&1' EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT
 
@@ -38,6 +58,8 @@ step vagrant validate
 step vagrant box add --name "$CGMEM_BOX" "$1"
 step vagrant up --provider libvirt
 step vagrant ssh -c 'cgmem doctor'
+# Once more changes nothing.
+step vagrant provision
 step vagrant ssh -c 'cd /vagrant && sh tests/native.sh .venv/bin/python tests/kernel'
 step vagrant provision --provision-with test
 step vagrant halt

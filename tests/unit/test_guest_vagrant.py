@@ -50,10 +50,12 @@ def test_the_disk_is_as_large_as_the_box_says() -> None:
 
 
 def test_wheels_for_all_that_make_installs() -> None:
-    """The wheelhouse holds what runs, tests, checks and builds the project, and pip itself."""
+    """The wheelhouse holds what runs, tests, checks and builds the project, extras and pip."""
     names = {re.split(r"[<>=]", one)[0] for one in all_requirements(TREE / "pyproject.toml")}
 
     assert {"click", "psutil", "pytest", "mypy", "ruff", "build", "hatchling", "pip"} <= names
+    assert {"plotext", "matplotlib", "textual", "pyroute2"} <= names
+    assert not any(name.startswith("cgmem") for name in names)
 
 
 @pytest.mark.parametrize("text", ["", "[project", "[dependency-groups]\na = [{include-group='b'}]"])

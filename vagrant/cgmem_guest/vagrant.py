@@ -27,14 +27,15 @@ BOXES = tuple(
     guest.name for guest in GUESTS.values() if guest.init == "systemd" and not guest.packages
 )
 
-#: Debian's: Vagrant with its provider, a libvirt with QEMU and NAT, and what they call.
+#: Debian 12's: Vagrant with its provider, a libvirt with QEMU and NAT, and what they call.
 PACKAGES = (
     *("vagrant", "vagrant-libvirt", "rsync", "openssh-client", "qemu-utils"),
-    *("libvirt-daemon-system", "libvirt-daemon-driver-qemu", "libvirt-clients"),
-    *("qemu-system-x86", "dnsmasq-base", "iptables", "iproute2"),
+    *("libvirt-daemon-driver-qemu", "libvirt-clients"),
+    *("qemu-system-x86", "dnsmasq-base", "iptables", "iproute2", "mount"),
 )
-#: In place of libvirt-daemon-system-systemd, which would bring systemd along.
-WITHOUT_SYSTEMD = ("libvirt-daemon-system-sysv",)
+#: Without systemd only the daemon: the other's init script starts it when it is installed, and it
+#: makes cgroups.
+DAEMON = {True: "libvirt-daemon-system", False: "libvirt-daemon"}
 
 
 class Stock(NamedTuple):
@@ -75,7 +76,7 @@ def run_cycle(guest: Guest, tree: Path) -> int:
     for as long as it takes (with-libvirt.sh), which only root can. Raises GuestError.
     """
     host.require_amd64()
-    host.require_packages(PACKAGES if _has_systemd() else (*PACKAGES, *WITHOUT_SYSTEMD))
+    host.require_packages((*PACKAGES, DAEMON[_has_systemd()]))
     stock = ensure_stock(guest, tree)
     accelerator = choose_accelerator(ensure_image(guest))
     runs = cache_root() / "runs"

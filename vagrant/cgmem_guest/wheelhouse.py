@@ -25,11 +25,14 @@ def all_requirements(pyproject: Path) -> list[str]:
     """
     try:
         data = tomllib.loads(pyproject.read_text())
-        groups = data["dependency-groups"]
+        project, groups = data["project"], data["dependency-groups"]
         needed = groups.keys() - {"bench"}
         grouped = [one for name in needed for one in group(groups, name)]
+        extras = [one for extra in project["optional-dependencies"].values() for one in extra]
+        # An extra that is made of others names the project itself, which is no wheel.
+        extras = [one for one in extras if not one.startswith(f"{project['name']}[")]
         build = data["build-system"]["requires"]
-        return sorted({*data["project"]["dependencies"], *grouped, *build, *BEYOND})
+        return sorted({*project["dependencies"], *extras, *grouped, *build, *BEYOND})
     except (OSError, tomllib.TOMLDecodeError, KeyError) as err:
         raise GuestError(f"can't read the requirements in {pyproject}: {err}") from err
 
