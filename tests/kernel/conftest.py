@@ -21,11 +21,8 @@ from tests.kernel.workloads import LEAKS, WORKLOADS, Budget, has_psi, has_swap
 # may not have the ordinary user that the others start processes as.
 collect_ignore_glob = [] if RUNS and IN_GUEST else ["test_systemd_[!p]*.py"]
 
-LONG = {"test_systemd_family", "test_systemd_service"}
-"""Modules of minutes each in an emulated guest: for the matrix, like the tests marked so."""
-
 GREEDY = {"test_a_machine_out_of_memory"}
-"""Tests that take a machine's memory from everybody: nowhere but in a guest, unless asked for."""
+"""Tests that take a machine's memory from everybody: `long` anywhere but in a guest."""
 
 SWAP_BYTES = 200 << 20
 
@@ -34,9 +31,9 @@ Recorded = Callable[[str, Budget], Recording]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of long modules, before those are picked that run."""
+    """Mark what a host must not run unasked, before those are picked that run."""
     for item in items:
-        if item.path.stem in LONG or (item.name in GREEDY and not IN_GUEST):
+        if item.name in GREEDY and not IN_GUEST:
             item.add_marker(pytest.mark.long)
 
 
