@@ -44,7 +44,7 @@ test-guest: ## kernel and contract tests on real cgroup v2 (Debian 13, Debian 12
 	else echo "test-guest: not run: the guests need a Linux host (see CONTRIBUTING.md)"; fi
 
 .PHONY: test-matrix
-test-matrix: ## the kernel tests, long ones too, on every kernel, swap, huge pages and PSI (hours)
+test-matrix: ## every kernel, swap, huge pages and PSI, and the long kernel tests (an hour)
 	$(GUEST) test --matrix
 
 .PHONY: chaos

@@ -77,7 +77,11 @@ for scope in scopes:
 
 GUEST = os.environ.get("CGMEM_IN_GUEST")
 # The guests without systemd hold what it says there in tests/kernel/test_systemd_probe.py.
-HERE = [name for name in selector.NAMES if GUEST not in ("plain", "container") or name != "systemd"]
+HERE = [
+    pytest.param(name, marks=[pytest.mark.alike] if name == "psutil" else [])
+    for name in selector.NAMES
+    if GUEST not in ("plain", "container") or name != "systemd"
+]
 
 
 @pytest.fixture(params=HERE)

@@ -108,8 +108,9 @@ def _by_posix_spawn(library: SpawnLibrary) -> Road:
 def _roads() -> dict[str, Road]:
     roads: dict[str, Road] = {"trampoline": _by_trampoline}
     library = load_library()
-    if "CGMEM_IN_GUEST" in os.environ and not isinstance(library, str):
-        roads["posix_spawn"] = _by_posix_spawn(library)
+    if "CGMEM_IN_GUEST" in os.environ:
+        if not isinstance(library, str):
+            roads["posix_spawn"] = _by_posix_spawn(library)
     else:
         with contextlib.suppress(AttributeError):
             roads["posix_spawn without a cgroup"] = _by_posix_spawn(

@@ -46,11 +46,7 @@ def record(name: str, budget: Budget, log_dir: Path, on_stall: str = "release") 
 
 def watch(process: MonitoredProcess, tick: float, seconds: float) -> tuple[Look, ...]:
     """Sample a subprocess with every detail, once a tick, until it ends or time is up."""
-    scope = next(
-        scope
-        for scope in Cgroup2Backend().list_scopes()
-        if scope.record.subprocess_id == process.subprocess_id
-    )
+    scope = _seen_from_beside(process.subprocess_id)
     stat = real.cgroup_of(process.pid) / "memory.stat"
     looks: list[Look] = []
     began = time.monotonic()
@@ -63,6 +59,17 @@ def watch(process: MonitoredProcess, tick: float, seconds: float) -> tuple[Look,
     finally:
         scope.detach()
     return tuple(looks)
+
+
+def _seen_from_beside(subprocess_id: str) -> Scope:
+    found = None
+    for scope in Cgroup2Backend().list_scopes():
+        if scope.record.subprocess_id == subprocess_id:
+            found = scope
+        else:
+            scope.detach()
+    assert found is not None
+    return found
 
 
 def _look(scope: Scope, stat: Path) -> Look:

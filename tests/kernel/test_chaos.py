@@ -5,9 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.kernel import real_cgroups as real
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_chaos_breaks_nothing() -> None:
     """Whatever is done to a supervisor, no process, scope or stats line is lost, and none torn."""
     real.need_cgroup2()

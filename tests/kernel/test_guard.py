@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,7 +21,7 @@ from tests.kernel import real_cgroups as real
 SUPERVISOR = """
 seen = []
 supervisor = Supervisor({"preflight": False, "log_dir": sys.argv[1], "tick": 0.5, "warning": "16M",
-                         "critical": "32M", "max": "48M", "on_stall": "hold", "stall_after": 2.0})
+                         "critical": "32M", "max": "96M", "on_stall": "hold", "stall_after": 2.0})
 process = cgmem.spawn(sys.argv[3:], supervisor=supervisor, start_new_session=True,
                       on_alert=lambda _, alert: seen.append(alert.kind))
 while process.check_memory()[1] != "CRITICAL":
@@ -43,13 +46,21 @@ def _kernel() -> None:
     real.need_cgroup2()
 
 
-@pytest.mark.parametrize("killed_in", ["stall", "freeze", "fork"])
-def test_the_supervisor_is_killed(
-    killed_in: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In a stall, in a freeze, with a forked child: the orphan goes on to its hard limit."""
+class Orphan(NamedTuple):
+    """What a killed supervisor left, and what became of it."""
+
+    high: str
+    frozen: str
+    emptied: bool
+    seconds: float
+    events: dict[str, int]
+    guard_gone: bool
+
+
+def killed(killed_in: str, log_dir: Path) -> Orphan:
+    """SIGKILL a supervisor of a leak at a moment, and wait for the end of both."""
     leak = real.python(real.LEAK, 400)
-    with real.Script(SUPERVISOR, tmp_path, killed_in, *leak) as script:
+    with real.Script(SUPERVISOR, log_dir, killed_in, *leak) as script:
         pid = script.heard()["pid"]
         directory = real.cgroup_of(pid)
         before = real.read(directory, "memory.high")
@@ -66,15 +77,38 @@ def test_the_supervisor_is_killed(
     assert until(lambda: not real.read(directory, "cgroup.procs"))
     directory.rmdir()
     leaf.rmdir()
+    return Orphan(before, frozen, emptied, took, counted, gone)
+
+
+MOMENTS = ("stall", "freeze", "fork")
+
+
+@pytest.fixture(scope="module")
+def orphans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Orphan]]:
+    """Kill a supervisor at each moment, side by side, since each waits for its own."""
+    with ThreadPoolExecutor(len(MOMENTS)) as pool:
+        futures = {
+            moment: pool.submit(killed, moment, tmp_path_factory.mktemp(moment))
+            for moment in MOMENTS
+        }
+        yield lambda moment: futures[moment].result()
+
+
+@pytest.mark.parametrize("killed_in", MOMENTS)
+def test_the_supervisor_is_killed(
+    killed_in: str, orphans: Callable[[str], Orphan], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a stall, in a freeze, with a forked child: the orphan goes on to its hard limit."""
+    orphan = orphans(killed_in)
     with capsys.disabled():
-        text = f"supervisor killed in a {killed_in}: orphan ended {took:.1f} s later"
+        text = f"supervisor killed in a {killed_in}: orphan ended {orphan.seconds:.1f} s later"
         print(f"\nguard: {text}")  # noqa: T201  (a number that docs quote)
 
-    assert before == str(32 << 20)
-    assert frozen == ("1" if killed_in == "freeze" else "0")
-    assert emptied
-    assert counted["oom_kill"] >= 1
-    assert gone
+    assert orphan.high == str(32 << 20)
+    assert orphan.frozen == ("1" if killed_in == "freeze" else "0")
+    assert orphan.emptied
+    assert orphan.events["oom_kill"] >= 1
+    assert orphan.guard_gone
 
 
 ORDERLY = """

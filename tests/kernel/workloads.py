@@ -123,7 +123,8 @@ while time.monotonic() < ends:
 
 
 def _map(budget: Budget, path: Path) -> list[str]:
-    return real.python(MAP, path, budget.seconds)
+    # Long enough to be judged twice once it is at the brake.
+    return real.python(MAP, path, budget.seconds + 2 * budget.stall_after)
 
 
 NEAR = """

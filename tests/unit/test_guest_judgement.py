@@ -13,6 +13,7 @@ from cgmem_guest.run import Job
 from cgmem_guest.suite import (
     KERNEL_AND_CONTRACT,
     TESTED_GUESTS,
+    VARYING,
     Case,
     Verdict,
     cases,
@@ -89,34 +90,62 @@ def test_summary_line_says_what_is_wrong() -> None:
 
 
 def test_few_cases_are_pairwise() -> None:
-    """Each guest boots with all tests, and every two values of two options meet in a boot."""
+    """Each guest runs all kernel tests; every two values of two options meet in a boot."""
     few = cases(matrix=False)
     seen = {(GUESTS[case.guest].release, case.swap, case.thp, case.psi) for case in few}
 
-    assert {case.guest for case in few if case.tests == KERNEL_AND_CONTRACT} == set(TESTED_GUESTS)
+    assert {case.guest for case in few if "tests/kernel" in case.tests} == set(TESTED_GUESTS)
     values = [sorted({str(row[column]) for row in seen}) for column in range(4)]
     for one, other in itertools.combinations(range(4), 2):
         met = {(str(row[one]), str(row[other])) for row in seen}
         assert met == set(itertools.product(values[one], values[other]))
 
 
-def test_the_matrix_is_the_whole_product() -> None:
-    """With --matrix each guest boots with every combination, and all tests."""
-    every = cases(matrix=True)
+def test_nothing_is_left_out_everywhere() -> None:
+    """What comes out alike in every guest, and each test that is not long, runs in one of them."""
+    whole = [case for case in cases(matrix=False) if case.tests == KERNEL_AND_CONTRACT]
 
-    assert len(set(every)) == 3 * 2 * 2 * 2
+    assert ("long",) in {case.without for case in whole}
+
+
+def test_the_matrix_is_the_whole_product() -> None:
+    """With --matrix each kernel boots with every combination, and no two boots are the same."""
+    every = cases(matrix=True)
+    seen = [(GUESTS[case.guest].release, case.swap, case.thp, case.psi) for case in every]
+
+    assert len(set(seen)) == 2 * 2 * 2 * 2
     assert {case[:4] for case in cases(matrix=False)} <= {case[:4] for case in every}
     assert len({label(case) for case in every}) == len(every)
-    assert {case.tests for case in every} == {KERNEL_AND_CONTRACT}
 
 
-def test_long_tests_are_the_matrix_s(tmp_path: Path) -> None:
-    """The short run deselects them; psi=0 goes to the kernel; the caller's arguments come last."""
+def test_the_matrix_leaves_nothing_out() -> None:
+    """Each guest boots with all kernel tests once; the rest is what the options matter to."""
+    every = cases(matrix=True)
+    whole = [case for case in every if case.tests != VARYING]
+
+    assert [case.guest for case in whole] == list(TESTED_GUESTS)
+    assert all("tests/kernel" in case.tests for case in whole)
+    assert () in {case.without for case in whole}
+
+
+def test_what_varies_is_there() -> None:
+    """The files that the matrix names are the project's."""
+    root = Path(__file__).parents[2]
+
+    assert all((root / name).is_file() for name in VARYING)
+
+
+def test_a_case_becomes_a_command(tmp_path: Path) -> None:
+    """Markers are deselected; psi=0 goes to the kernel; the caller's arguments come last."""
     case = Case("plain", None, "never", psi=False, tests=("tests/kernel/test_x.py",))
     template = Job(GUESTS["debian13"], ["-k", "leak"], tmp_path)
 
-    short, long = (job_of(template, case, matrix) for matrix in (False, True))
+    short, shorter, all_of_it = (
+        job_of(template, case._replace(without=markers))
+        for markers in (("long",), ("long", "alike"), ())
+    )
 
     assert list(short.command[-5:]) == ["tests/kernel/test_x.py", "-m", "not long", "-k", "leak"]
-    assert "not long" not in long.command
+    assert "not long and not alike" in shorter.command
+    assert list(all_of_it.command[-3:]) == ["tests/kernel/test_x.py", "-k", "leak"]
     assert (short.guest.name, short.cmdline, short.thp) == ("plain", "psi=0", "never")

@@ -21,8 +21,8 @@ from .vagrant import BOXES, ensure_stock, how_to_use, run_cycle
 
 #: Also a job's own status may be 125; the message on stderr tells.
 GUEST_FAILED = 125
-#: How much longer --matrix's guests may take: they run the tests marked `long`, too.
-LONG = 6
+#: How much longer --matrix's guests may take: the first runs the tests marked `long`, too.
+LONG = 4
 TREE = Path(__file__).resolve().parents[2]
 
 
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument(
         "--matrix",
         action="store_true",
-        help="guests x swap x huge pages x PSI, and long tests; multiplies --timeout by 6",
+        help="kernels x swap x huge pages x PSI, and long tests; multiplies --timeout by 4",
     )
     test.add_argument("--parallel", type=int, default=2, metavar="N", help="guests at a time (2)")
     _common(test, timeout=1800.0)

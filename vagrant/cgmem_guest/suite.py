@@ -21,39 +21,64 @@ from .report import say
 from .run import Finished, Job, run_job
 
 TESTED_GUESTS = ("debian13", "debian12", "plain")
+#: One guest for each kernel: what has to do with neither systemd's presence nor absence.
+KERNELS = ("debian13", "debian12")
 SWAPS = (None, "400M")
 HUGE_PAGES = ("always", "never")
 
 KERNEL_AND_CONTRACT = ("tests/kernel", "tests/contract")
+#: plain has debian13's kernel, libc and Python: what a child gets is the same there.
+WITHOUT_PARITY = ("tests/kernel", "tests/contract/test_backend_contract.py")
 STALLS = ("tests/kernel/test_stall_cases.py",)
+#: What swap, huge pages or PSI can make a difference to.
+VARYING = tuple(
+    f"tests/kernel/test_{name}.py"
+    for name in (
+        "stall_cases",
+        "false_alarms",
+        "ends_abort",
+        "ends_command",
+        "ends_outside",
+        "cgroup2_oom",
+        "cgroup2_swap",
+        "cgroup2_snapshot",
+        "guard",
+    )
+)
+
+#: Markers. The full-size variants take minutes each; what comes out alike in every guest runs in
+#: one of them.
+LONG, ALIKE = "long", "alike"
 
 
 class Case(NamedTuple):
-    """One boot, and what it tests."""
+    """One boot, what it tests, and the markers of what it leaves out."""
 
     guest: str
     swap: str | None
     thp: str
     psi: bool = True
     tests: tuple[str, ...] = KERNEL_AND_CONTRACT
+    without: tuple[str, ...] = (LONG,)
 
 
 #: Every two values of kernel (6.12, 6.1), swap, huge pages and PSI meet in a boot; the last two
 #: are there for that alone, and for the tests that it matters to. The whole product is --matrix's.
 PAIRWISE = (
     Case("debian13", None, "always"),
-    Case("debian12", "400M", "never"),
-    Case("plain", None, "never", psi=False),
+    Case("debian12", "400M", "never", without=(LONG, ALIKE)),
+    Case("plain", None, "never", psi=False, tests=WITHOUT_PARITY, without=(LONG, ALIKE)),
     Case("debian12", None, "always", psi=False, tests=STALLS),
-    Case("plain", "400M", "always", psi=False, tests=STALLS),
+    Case("debian13", "400M", "always", psi=False, tests=STALLS),
 )
+
+#: The same three guests; the first runs the long tests, too.
+EACH_GUEST = (PAIRWISE[0]._replace(without=()), *PAIRWISE[1:3])
 
 PYTEST = (
     *("python3", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
     "--junitxml=/job/results/junit.xml",
 )
-#: The full-size variants take minutes each.
-NOT_LONG = ("-m", "not long")
 
 
 @dataclass(frozen=True)
@@ -82,11 +107,15 @@ class Verdict:
 
 
 def cases(matrix: bool) -> list[Case]:
-    """Return every boot to make."""
-    if matrix:
-        product = itertools.product(TESTED_GUESTS, SWAPS, HUGE_PAGES, (True, False))
-        return [Case(*options) for options in product]
-    return list(PAIRWISE)
+    """Return every boot to make; the longest come first."""
+    if not matrix:
+        return list(PAIRWISE)
+    booted = {case[:4] for case in EACH_GUEST}
+    product = (
+        Case(*options, tests=VARYING)
+        for options in itertools.product(KERNELS, SWAPS, HUGE_PAGES, (True, False))
+    )
+    return [*EACH_GUEST, *(case for case in product if case[:4] not in booted)]
 
 
 def label(case: Case) -> str:
@@ -95,9 +124,10 @@ def label(case: Case) -> str:
     return f"{case.guest}-swap-{case.swap or 'none'}-thp-{case.thp}{psi}"
 
 
-def command_of(case: Case, matrix: bool, more: Sequence[str]) -> list[str]:
+def command_of(case: Case, more: Sequence[str]) -> list[str]:
     """Return what runs in the guest; `more` are pytest's arguments from the command line."""
-    return [*PYTEST, *case.tests, *(() if matrix else NOT_LONG), *more]
+    chosen = " and ".join(f"not {marker}" for marker in case.without)
+    return [*PYTEST, *case.tests, *(("-m", chosen) if chosen else ()), *more]
 
 
 def run_suite(template: Job, matrix: bool, parallel: int, results: Path) -> bool:
@@ -113,7 +143,7 @@ def run_suite(template: Job, matrix: bool, parallel: int, results: Path) -> bool
     stop = threading.Event()
     with ThreadPoolExecutor(parallel) as pool:
         running = [
-            pool.submit(_run_case, job_of(template, case, matrix), label(case), results, stop)
+            pool.submit(_run_case, job_of(template, case), label(case), results, stop)
             for case in todo
         ]
         try:
@@ -126,7 +156,7 @@ def run_suite(template: Job, matrix: bool, parallel: int, results: Path) -> bool
     return not any(verdict.complaint for verdict in verdicts)
 
 
-def job_of(template: Job, case: Case, matrix: bool) -> Job:
+def job_of(template: Job, case: Case) -> Job:
     """Return the job that tests one case."""
     return replace(
         template,
@@ -134,7 +164,7 @@ def job_of(template: Job, case: Case, matrix: bool) -> Job:
         swap=case.swap,
         thp=case.thp,
         cmdline="" if case.psi else "psi=0",
-        command=command_of(case, matrix, template.command),
+        command=command_of(case, template.command),
     )
 
 
