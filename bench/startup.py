@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -42,5 +43,7 @@ def _contenders(directory: str) -> dict[str, Callable[[], object]]:
     }
     if shutil.which("systemd-run") and Path("/run/systemd/system").is_dir():
         commands["systemd-run --scope true"] = ["systemd-run", "--quiet", "--scope", "true"]
-    run = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
+    # As it is where it was installed: compiled.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    run = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL, env=env)
     return {name: partial(run, words) for name, words in commands.items()}

@@ -11,8 +11,8 @@ Lines: {"event": "ready" | "cannot" | "lost", "what": "life" | "memory"}, {"even
 
 pyroute2 opens the sockets and speaks netlink; they are read here, one message at a time. Its own
 `get` reads ahead into a queue without a bound, which under a storm of forks grows by megabytes a
-second, and gives up for good where the kernel's buffer ran over (ENOBUFS). Here what waits is in the
-kernel's buffer and in the pipe, and what did not fit is told as lost.
+second, and gives up for good where the kernel's buffer ran over (ENOBUFS). Here what waits is in
+the kernel's buffer and in the pipe, and what did not fit is told as lost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import json
 import os
 import select
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from struct import Struct
@@ -47,7 +46,7 @@ _UNION_AT = 52
 _NONE, _FORK, _EXEC, _EXIT = 0, 1, 2, 0x80000000
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The kernel does not let us listen; the message says why."""
 
 
@@ -85,7 +84,7 @@ def _reason(error: Exception) -> str:
     code = getattr(error, "code", None)  # pyroute2's NetlinkError
     if isinstance(code, int):
         return f"the kernel refuses: {os.strerror(code)}"
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedError):
         return str(error)
     if isinstance(error, KeyError):  # pyroute2's for a socket that could not be bound
         return "the kernel refuses: Operation not permitted"
@@ -149,10 +148,10 @@ def _life(what: str) -> Source:
     message.encode()
     life.send(message.data)
     if not select.select([life.fileno()], [], [], LISTENING_SECONDS)[0]:
-        raise Refused("the kernel does not answer: in this namespace nobody may listen")
+        raise RefusedError("the kernel does not answer: in this namespace nobody may listen")
     refused = answer(life.recv(_MESSAGE_BYTES))
     if refused:
-        raise Refused(f"the kernel refuses: {os.strerror(refused)}")
+        raise RefusedError(f"the kernel refuses: {os.strerror(refused)}")
     return Source(what, life, life_events)
 
 
@@ -229,4 +228,4 @@ def _write(event: Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

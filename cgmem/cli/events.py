@@ -80,7 +80,7 @@ class EventSource:
             return []
         lines: list[bytes] = []
         until, size = time.monotonic() + seconds, 0
-        while (left := until - time.monotonic()) > 0 and size < _LONGEST_READ_BYTES or not lines:
+        while ((left := until - time.monotonic()) > 0 and size < _LONGEST_READ_BYTES) or not lines:
             if not select.select([stdout], [], [], max(0.0, left))[0]:
                 break
             chunk = os.read(stdout.fileno(), 1 << 16)

@@ -12,7 +12,10 @@ from pathlib import Path
 from tests.helpers.waiting import PATIENCE
 from tests.kernel import real_cgroups as real
 
-# Waits, has a child that takes 40 MB for 50 ms and ends with 7, and others that take nothing.
+TRACE = (sys.executable, "-m", "cgmem", "trace")
+STORM = "i=0; while [ $i -lt 1500 ]; do (:); i=$((i+1)); done"
+
+# Has a child that takes 40 MB for 50 ms and ends with 7, and others that take nothing.
 FAMILY = """
 import subprocess, sys, time
 hog = "import mmap, sys, time; m = mmap.mmap(-1, 40 << 20); m[::4096] = bytes(10240);"
@@ -29,8 +32,7 @@ def test_a_hog_of_50_ms_is_named(tmp_path: Path) -> None:
     real.need_cgroup2()
     real.need_root()
     done = subprocess.run(
-        [sys.executable, "-m", "cgmem", "trace", "--max", "256M", "--json", "--"]
-        + [sys.executable, "-I", "-S", "-c", FAMILY],
+        [*TRACE, "--max", "256M", "--json", "--", sys.executable, "-I", "-S", "-c", FAMILY],
         cwd=tmp_path,
         env=real.environment(),
         stdout=subprocess.PIPE,
@@ -67,9 +69,9 @@ def test_the_tracer_stays_small_in_a_storm_of_forks() -> None:
     try:
         assert [json.loads(tracer.stdout.readline())["event"] for _ in (1, 2)] == ["ready"] * 2
         before, told = resident_kib(tracer.pid), list[int]()
-        reader = threading.Thread(target=lambda: told.extend(map(len, tracer.stdout)))  # type: ignore[arg-type]  # not None
+        reader = threading.Thread(target=told.extend, args=(map(len, tracer.stdout),))
         reader.start()
-        subprocess.run(["sh", "-c", "i=0; while [ $i -lt 1500 ]; do (:); i=$((i+1)); done"], check=True)
+        subprocess.run(["sh", "-c", STORM], check=True)
         grown = resident_kib(tracer.pid) - before
     finally:
         tracer.stdin.close()

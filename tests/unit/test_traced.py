@@ -186,7 +186,8 @@ def test_a_storm_leaves_the_other_source_its_turn() -> None:
     """Nothing is read ahead: each message is written before the next is asked for."""
     socket = Socket(*[connector(2, 8, 8, 0, 0)] * 1000)
     waiting: list[int] = []
-    read_some(Source("life", socket, life_events), lambda _event: waiting.append(len(socket.coming)))
+    source = Source("life", socket, life_events)
+    read_some(source, lambda _event: waiting.append(len(socket.coming)))
 
     assert waiting == list(range(999, 999 - len(waiting), -1))
     assert 0 < len(waiting) < 1000
