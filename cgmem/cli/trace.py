@@ -174,8 +174,7 @@ def _print(trace: Trace, source: EventSource) -> None:
         print(f"… and {more} more")
     hog = trace.hog
     if hog is not None:
-        lived = _seconds(hog)
-        print(f"\nhog: pid {hog.pid}, {_size(hog)} resident at most, lived {lived}")
+        print(f"\nhog: pid {hog.pid}, {_size(hog)} resident at most, {_lived(hog)}")
         print(f"     {hog.command}"[:200])
     for what, why in source.cannot.items():
         say(_MISSING[what].format(why=why))
@@ -205,6 +204,12 @@ def _size(process: Traced) -> str:
 def _seconds(process: Traced) -> str:
     lived = lifetime(process, time.monotonic())
     return "?" if lived is None else f"{lived:.2f} s"
+
+
+def _lived(process: Traced) -> str:
+    if process.ended is None:
+        return "lives"
+    return f"lived {_seconds(process)}, {_end(process)}"
 
 
 def _end(process: Traced) -> str:
