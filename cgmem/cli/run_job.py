@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,7 @@ def run(
     except (CgmemError, OSError, ValueError, subprocess.SubprocessError) as error:
         supervisor.close()
         return _refused(error, words, outlet, voice)
+    gc.enable()  # see `cgmem.cli.main`
     if settings.disabled:
         inbox.block()
     elif not quiet:
