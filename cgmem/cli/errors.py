@@ -65,7 +65,7 @@ def ended_by(error: BaseException, words: Sequence[str]) -> int:
     if isinstance(error, click.Abort):
         die_of(signal.SIGINT)
     if isinstance(error, click.ClickException):
-        return _misused(error, trouble)
+        return _misused(error, words, trouble)
     import traceback
 
     traceback.print_exception(error)
@@ -97,11 +97,12 @@ def _verb(words: Sequence[str]) -> str | None:
     return next((word for word in words if not word.startswith("-")), None)
 
 
-def _misused(error: click.ClickException, trouble: int) -> int:
+def _misused(error: click.ClickException, words: Sequence[str], trouble: int) -> int:
     import click
 
     context = error.ctx if isinstance(error, click.UsageError) else None
-    path = "cgmem" if context is None else context.command_path
+    # Without one it is an option without its value.
+    path = f"cgmem {_verb(words) or ''}".rstrip() if context is None else context.command_path
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         sys.stderr.write(f"{error.format_message()}\n")
     else:
