@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
 from cgmem import judge, selector
-from cgmem.contract import Backend, EffectiveLimits, Level, Sample, Scope, ScopeRecord, Thresholds
+from cgmem.contract import (
+    Backend,
+    EffectiveLimits,
+    Level,
+    Sample,
+    Scope,
+    ScopeRecord,
+    Snapshot,
+    Thresholds,
+)
 from cgmem.errors import CgmemError, out_of_descriptors
 from cgmem.scopes import each_scope
 from cgmem.sizes import mb
+
+INSPECT_SECONDS = 1.0
+"""A person waits for it; what can't be read by then (a stuck process) is left out."""
 
 
 class LiveScope(NamedTuple):
@@ -123,3 +136,20 @@ def look(backend: Backend, scope: Scope) -> LiveScope | None:
         peak_bytes=scope.counters().peak_bytes if kernel_limits else None,
         held=scope.held(),
     )
+
+
+def inspected(live: LiveScope, most: int) -> Snapshot:
+    """Look for what fills it, with its `most` largest processes, for INSPECT_SECONDS.
+
+    Empty once it is gone.
+    """
+    found, until = Snapshot(), time.monotonic() + INSPECT_SECONDS
+    with suppress(CgmemError, OSError), closing(each_scope()) as scopes:
+        for _, scope in scopes:
+            if scope.location == live.location:
+                scope.sample()  # the fallback's processes are those of its last look
+                for found in scope.inspect(most):  # noqa: B007  (the last one counts)
+                    if time.monotonic() >= until:
+                        break
+                break
+    return found

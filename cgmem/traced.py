@@ -5,6 +5,7 @@ Who is followed: the roots and whatever they fork. Events of everybody else are 
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ _RECENT = 64
 """How many of those that ended last may still be without their figures."""
 _WAITING = 4096
 """Ends that were told before the fork was: the two sources are not in step."""
+KEPT = 10_000
+"""How many of those that ended are kept: of more, the largest. A build may start millions."""
 
 
 class Traced(NamedTuple):
@@ -40,6 +43,8 @@ class Trace:
         self._hidden_living = set(self._hidden)
         self._living: dict[int, Traced] = {}
         self._ended: list[Traced] = []
+        self.dropped = 0
+        """Small ones that ended and are not kept any more."""
         self._waiting: OrderedDict[int, Mapping[str, Any]] = OrderedDict()
 
     @property
@@ -116,6 +121,16 @@ class Trace:
     def _end(self, pid: int, at: float) -> None:
         process = self._living.pop(pid)._replace(ended=at)
         self._ended.append(_with_figures(process, self._waiting.pop(pid, {})))
+        if len(self._ended) >= 2 * KEPT:
+            self._drop_small()
+
+    def _drop_small(self) -> None:
+        """Keep those that may still get their figures, and the largest."""
+        old = self._ended[:-_RECENT]
+        largest = set(heapq.nlargest(KEPT, range(len(old)), key=lambda at: old[at].peak_kib or 0))
+        kept = [process for at, process in enumerate(old) if at in largest]
+        self.dropped += len(old) - len(kept)
+        self._ended = [*kept, *self._ended[-_RECENT:]]
 
 
 def _with_figures(process: Traced, event: Mapping[str, Any]) -> Traced:

@@ -5,27 +5,46 @@ One module per verb, imported when its verb is used: `cgmem run` pays for `run` 
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: sys.argv) and return its exit status. Never raises."""
     _hold_standard_descriptors()
-    from cgmem.cli.errors import ended_by
-    from cgmem.cli.group import cgmem
-
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = cgmem.main(words, prog_name="cgmem", standalone_mode=False)
+        status = _run(words)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  (the edge of the program: every end has a status)
+        from cgmem.cli.errors import ended_by
+
         status = ended_by(error, words)
         _drop_unwritable()
         return status
     return int(status or 0)
+
+
+def _run(words: list[str]) -> Any:
+    # The variable is click's: the shell asks for completions.
+    if words[:1] == ["run"] and "_CGMEM_COMPLETE" not in os.environ:
+        from cgmem.cli.run_options import quickly_read
+
+        found = quickly_read(words[1:])
+        if found is not None:
+            # While modules load there is nothing to collect, and looking for it is a tenth of the
+            # time; `run` looks again once its command runs.
+            gc.disable()
+            from cgmem.cli.run_job import run
+
+            return run(**found)  # type: ignore[arg-type]  # of the types that the table says
+    from cgmem.cli.group import cgmem
+
+    return cgmem.main(words, prog_name="cgmem", standalone_mode=False)
 
 
 def _drop_unwritable() -> None:

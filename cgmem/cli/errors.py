@@ -6,12 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import click
+from typing import TYPE_CHECKING, NamedTuple
 
 from cgmem.cli.output import say
 from cgmem.errors import CgmemError, UnknownIdError
+
+if TYPE_CHECKING:
+    import click
 
 NO = 1
 """The answer is no: no such subprocess, not enough memory, no kernel enforcement."""
@@ -52,15 +53,19 @@ def ended_by(error: BaseException, words: Sequence[str]) -> int:
     trouble = RUN_TROUBLE if _verb(words) == "run" else TROUBLE
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else trouble
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if isinstance(error, KeyboardInterrupt):
         die_of(signal.SIGINT)
     if isinstance(error, BrokenPipeError):
         die_of(signal.SIGPIPE)
-    if isinstance(error, click.ClickException):
-        return _misused(error, trouble)
     if isinstance(error, CgmemError | OSError):
         complain(described(error))
         return NO if isinstance(error, UnknownIdError) else trouble
+    import click  # whose errors these may be; where it was never needed, it is now a bug's price
+
+    if isinstance(error, click.Abort):
+        die_of(signal.SIGINT)
+    if isinstance(error, click.ClickException):
+        return _misused(error, words, trouble)
     import traceback
 
     traceback.print_exception(error)
@@ -92,9 +97,12 @@ def _verb(words: Sequence[str]) -> str | None:
     return next((word for word in words if not word.startswith("-")), None)
 
 
-def _misused(error: click.ClickException, trouble: int) -> int:
+def _misused(error: click.ClickException, words: Sequence[str], trouble: int) -> int:
+    import click
+
     context = error.ctx if isinstance(error, click.UsageError) else None
-    path = "cgmem" if context is None else context.command_path
+    # Without one it is an option without its value.
+    path = f"cgmem {_verb(words) or ''}".rstrip() if context is None else context.command_path
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         sys.stderr.write(f"{error.format_message()}\n")
     else:

@@ -15,25 +15,31 @@ from cgmem import selector
 READY_SECONDS = 30.0
 """pyroute2 takes a while to import on a slow machine."""
 
+_LONGEST_READ_BYTES = 1 << 20
+"""What is read at once: a storm of forks must not keep a reader from its work."""
+
 _SOURCES = ("life", "memory")
 
 
 class EventSource:
-    """Starts the program and reads what it writes. `cannot` says what it can't see, and why."""
+    """Starts the program and reads what it writes.
+
+    `cannot` says what it can't see, and why; `lost` that the kernel had more to tell than was read.
+    """
 
     def __init__(self) -> None:
         """Returns once it listens, or has said why it can't."""
         self.cannot: dict[str, str] = {}
+        self.lost = False
         self._ready = set[str]()
         self._rest = b""
-        self._held: list[dict[str, Any]] = []
         self._program = subprocess.Popen(
             selector.process_events_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         deadline = time.monotonic() + READY_SECONDS
         while self._undecided() and time.monotonic() < deadline:
-            # Those that were held come first in what it gives.
-            self._held = list(self.events(0.2))
+            for _ in self.events(0.2):
+                """Nobody is followed yet."""
         for what in self._undecided():
             self.cannot[what] = f"not ready after {READY_SECONDS:.0f} s"
 
@@ -43,14 +49,14 @@ class EventSource:
 
     def events(self, seconds: float) -> Iterator[dict[str, Any]]:
         """Wait at most so long for the next events, and give those that there are."""
-        held, self._held = self._held, []
-        yield from held
         for line in self._lines(seconds):
             event = json.loads(line)
             if event["event"] == "ready":
                 self._ready.add(event["what"])
             elif event["event"] == "cannot":
                 self.cannot[event["what"]] = event["why"]
+            elif event["event"] == "lost":
+                self.lost = True
             else:
                 yield event
 
@@ -73,8 +79,8 @@ class EventSource:
             time.sleep(seconds)
             return []
         lines: list[bytes] = []
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 or not lines:
+        until, size = time.monotonic() + seconds, 0
+        while ((left := until - time.monotonic()) > 0 and size < _LONGEST_READ_BYTES) or not lines:
             if not select.select([stdout], [], [], max(0.0, left))[0]:
                 break
             chunk = os.read(stdout.fileno(), 1 << 16)
@@ -82,4 +88,5 @@ class EventSource:
                 break
             *whole, self._rest = (self._rest + chunk).split(b"\n")
             lines += whole
+            size += len(chunk)
         return lines

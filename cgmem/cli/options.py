@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from cgmem.cli.run_options import AGENT_TYPE, CONFIG, Option
+from cgmem.cli.setting_flags import given as given
+from cgmem.cli.setting_flags import resolver as resolver
+from cgmem.cli.setting_flags import sentence
 from cgmem.errors import CgmemError
-from cgmem.setting_table import BY_KEY, argument_source, flag_source
-from cgmem.settings import Settings, resolve
+from cgmem.setting_table import flag_source
 
 Decorator = Callable[[Any], Any]
 
 
-def setting_option(key: str, metavar: str) -> Decorator:
-    """An option that takes a setting's value as text; the setting's own parser reads it."""
-    return click.option(flag_source(key), key, metavar=metavar, help=_sentence(key))
-
-
-def switch_option(key: str, value: bool, text: str | None = None) -> Decorator:
-    """An option without a value that sets a setting to `value`."""
-    return click.option(
-        flag_source(key),
-        key,
-        flag_value=value,
-        type=bool,
-        default=None,
-        help=text or _sentence(key),
+def click_option(option: Option) -> click.Option:
+    """Make click's option of one of the table's."""
+    declared = [*option.flags, option.name]
+    if option.metavar is not None:
+        return click.Option(declared, metavar=option.metavar, help=option.help)
+    return click.Option(
+        declared, flag_value=option.value, type=bool, default=option.default, help=option.help
     )
 
 
-config_option = click.option(
-    "--config",
-    metavar="FILE",
-    help="Read this configuration file (default: cgmem.yaml or .claude-pm/memory.yaml, nearest"
-    " upwards).",
-)
+def setting_option(key: str, metavar: str) -> Decorator:
+    """An option that takes a setting's value as text; the setting's own parser reads it."""
+    return click.option(flag_source(key), key, metavar=metavar, help=sentence(key))
+
+
+config_option = click.option("--config", metavar=CONFIG.metavar, help=CONFIG.help)
 
 
 def _live_ids(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -55,25 +50,4 @@ target_argument = click.argument("name", metavar="ID", shell_complete=_live_ids)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
-agent_type_option = click.option(
-    "--agent-type", metavar="TYPE", help="Use this agent type's part of the configuration file."
-)
-
-
-def resolver(config: str | None) -> Callable[..., Settings]:
-    """`cgmem.settings.resolve` for the command line: errors name flags."""
-    return partial(resolve, config=config, argument_source=_source)
-
-
-def given(values: Mapping[str, object]) -> dict[str, object]:
-    """Return the settings that the command line sets."""
-    return {key: value for key, value in values.items() if key in BY_KEY and value is not None}
-
-
-def _source(key: str) -> str:
-    return flag_source(key) if key in BY_KEY else argument_source(key)
-
-
-def _sentence(key: str) -> str:
-    text = BY_KEY[key].help
-    return f"{text[0].upper()}{text[1:]}."
+agent_type_option = click.option("--agent-type", metavar=AGENT_TYPE.metavar, help=AGENT_TYPE.help)

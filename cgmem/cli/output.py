@@ -1,12 +1,12 @@
-"""What goes to the terminal: safe text, whole lines, tables and JSON."""
+"""What goes to the terminal: safe text, whole lines, tables and JSON.
+
+`run` says next to nothing, so what lays out and wraps is imported where it is used.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -39,6 +39,8 @@ def say(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON value. Everything that isn't ASCII is escaped."""
+    import json
+
     print(json.dumps(value, indent=2))
 
 
@@ -86,6 +88,8 @@ def page(lines: Sequence[str]) -> None:
     if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         print("\n".join([*lines, ""]))
         return
+    import shutil
+
     rows = shutil.get_terminal_size((NARROW, 24)).lines
     shown = lines if len(lines) < rows else [*lines[: rows - 2], f"… {len(lines) - rows + 2} more"]
     # Overwritten line by line, and the rest cleared: no flicker (console_codes(4): EL, ED).
@@ -108,6 +112,8 @@ def print_field(name: str, text: str, *, width: int = 12, indent: int = 0) -> No
     lines = [plain(text)]
     start = " " * indent + name.ljust(width)
     if sys.stdout.isatty():
+        import textwrap
+
         room = max(20, terminal_width() - len(start))
         lines = textwrap.wrap(lines[0], room, break_on_hyphens=False) or [""]
     for line in lines:
@@ -117,6 +123,8 @@ def print_field(name: str, text: str, *, width: int = 12, indent: int = 0) -> No
 
 def terminal_width() -> int:
     """The terminal's width in columns, 80 where there is none."""
+    import shutil
+
     return shutil.get_terminal_size((NARROW, 24)).columns
 
 

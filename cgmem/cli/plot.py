@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import click
 from cgmem import orders
 from cgmem.cli import options
 from cgmem.cli.output import print_json, say
-from cgmem.errors import ConfigurationError, ScopeVanished
+from cgmem.errors import ConfigurationError, ScopeVanished, UnknownIdError
 from cgmem.live_scopes import LiveScope, look
 from cgmem.recorded import Point, Series, parse
 from cgmem.sizes import mb
@@ -88,7 +90,8 @@ def _read(path: Path) -> Series:
 def _watched(name: str, seconds: float, every: float) -> Series:
     points: list[Point] = []
     began = time.monotonic()
-    with orders.target(name) as to:
+    # Ctrl-C: what was seen by then is drawn.
+    with _target(name) as to, suppress(KeyboardInterrupt):
         while time.monotonic() < began + seconds:
             try:
                 live = look(to.backend, to.scope)
@@ -100,9 +103,18 @@ def _watched(name: str, seconds: float, every: float) -> Series:
             if sys.stderr.isatty():
                 sys.stderr.write(f"\r{len(points)} looks, {points[-1].judged_mb} MB\033[K")
             time.sleep(every)
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\033[K")
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")
     return Series(name, tuple(points), (), None, 0)
+
+
+@contextmanager
+def _target(name: str) -> Iterator[orders.Target]:
+    try:
+        with orders.target(name) as to:
+            yield to
+    except UnknownIdError as error:
+        raise UnknownIdError(f"{error}, nor is there such a file", hint=error.hint) from error
 
 
 def _point(live: LiveScope) -> Point:

@@ -1,4 +1,4 @@
-"""The processes of a scope for people: pid, resident memory, command line."""
+"""The processes of a scope for people: pid, memory, command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from cgmem.contract import MB
+from cgmem.contract import MB, Snapshot
+from cgmem.sizes import mb
 
 PATIENCE_SECONDS = 0.5
 """A command line is read under the target's mmap lock, and a stuck process may hold that."""
@@ -28,6 +29,8 @@ class Seen(NamedTuple):
     command: str
     ppid: int = 0
     """Its parent; 0 where that isn't known."""
+    pss_mb: float | None = None
+    """Its share of what it maps (PSS); None where nobody read it."""
 
 
 def as_tree(processes: Sequence[Seen]) -> list[tuple[int, Seen]]:
@@ -47,6 +50,15 @@ def as_tree(processes: Sequence[Seen]) -> list[tuple[int, Seen]]:
             yield from below(process.pid, depth + 1)
 
     return list(below(0, 0))
+
+
+def with_pss(processes: Sequence[Seen], snapshot: Snapshot) -> list[Seen]:
+    """Add what a snapshot knows of each."""
+    known = {one.pid: one.memory_bytes for one in snapshot.processes if one.metric == "pss"}
+    return [
+        seen._replace(pss_mb=mb(known[seen.pid])) if seen.pid in known else seen
+        for seen in processes
+    ]
 
 
 def look(pids: Sequence[int]) -> list[Seen]:

@@ -7,7 +7,6 @@ and written in one write(2) at the end.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import stat
@@ -34,6 +33,8 @@ class Report:
         """Write the object and a newline. What goes wrong costs a warning, nothing else."""
         if self._descriptor is None:
             return
+        import json
+
         content = f"{json.dumps(outcome)}\n".encode()
         try:
             _write_all(self._descriptor, content)

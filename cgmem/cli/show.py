@@ -13,10 +13,10 @@ import click
 
 from cgmem.cli import options
 from cgmem.cli.output import age, coloured, plain, print_field, print_json
-from cgmem.cli.processes import Seen, as_tree, look
-from cgmem.contract import MB, MemoryEvents
+from cgmem.cli.processes import Seen, as_tree, look, with_pss
+from cgmem.contract import MB, MemoryEvents, MemoryStat
 from cgmem.ids import check_id
-from cgmem.live_scopes import LiveScope, live_scopes
+from cgmem.live_scopes import LiveScope, inspected, live_scopes
 from cgmem.logs.history import is_alert, time_of
 from cgmem.logs.memory_logs import ALERTS_FILE
 from cgmem.logs.reading import Line, Reader
@@ -24,6 +24,8 @@ from cgmem.scopes import unknown
 from cgmem.sizes import format_size, mb
 
 _SHOWN_PROCESSES = 10
+_READ_PROCESSES = 50
+"""PSS is asked for of so many: it walks every page that a process has."""
 _SHOWN_ALERTS = 5
 
 EPILOG = """\b
@@ -40,7 +42,10 @@ Exit status:
 @options.target_argument
 @options.json_option
 def command(name: str, as_json: bool) -> int:
-    """Show one live subprocess: its level, memory, budget, events and processes."""
+    """Show one live subprocess: its level, memory, budget, events and processes.
+
+    PSS is a process's share of the pages that it has mapped; RSS counts shared ones in full.
+    """
     found = live_scopes()
     wanted = [live for live in found if name in (live.record.subprocess_id, live.location)]
     if not wanted:
@@ -64,6 +69,8 @@ def command(name: str, as_json: bool) -> int:
 def _as_json(live: LiveScope) -> dict[str, Any]:
     sample = live.sample
     events = sample.events or MemoryEvents()
+    snapshot = inspected(live, _READ_PROCESSES)
+    stat = snapshot.memory_stat
     return {
         **live.as_json(),
         "sample": {
@@ -75,9 +82,10 @@ def _as_json(live: LiveScope) -> dict[str, Any]:
             "frozen": sample.frozen,
         },
         "events": events._asdict(),
+        "memory_stat": None if stat is None else stat._asdict(),
         "held": live.held._asdict(),
         "recent_alerts": recent_alerts(live),
-        "processes": [process._asdict() for process in look(live.pids)],
+        "processes": [seen._asdict() for seen in with_pss(look(live.pids), snapshot)],
         "advice": _advice(live),
     }
 
@@ -93,15 +101,18 @@ def _lines(live: LiveScope) -> Iterator[tuple[str, str]]:
     yield "command", shlex.join(record.command)
     yield "memory", _memory(live)
     yield "budget", _budget(live)
-    if (above := _limit_above(live)) is not None:
-        yield "limit above", above
+    if live.kernel_limits:
+        yield "effective", _effective(live)
     if live.held.soft:
         yield "", "soft: this host has swap that no limit counts"
+    snapshot = inspected(live, _READ_PROCESSES)
+    if snapshot.memory_stat is not None:
+        yield "memory.stat", described(snapshot.memory_stat)
     yield from _kernel_lines(live)
     yield "started", f"{age(live.age_seconds)} ago, by pid {_supervisor(live)}"
     yield "backend", f"{live.backend}, {live.location}"
     yield "logs", record.log_dir or "-"
-    yield from _process_lines(look(live.pids))
+    yield from _process_lines(with_pss(look(live.pids), snapshot))
     for number, alert in enumerate(recent_alerts(live)):
         yield "" if number else "alerts", f"{alert['timestamp'][11:19]}  {alert['message']}"
     for advice in _advice(live):
@@ -134,12 +145,30 @@ def _holder(live: LiveScope) -> str:
     return "the kernel holds it" + (", the brake is released" if released else "")
 
 
-def _limit_above(live: LiveScope) -> str | None:
-    """Whose limit comes first, where that is not its own."""
+def _effective(live: LiveScope) -> str:
+    """Which limit comes first, and who sets it."""
     held = live.held
-    if not live.kernel_limits or held.effective_max_bytes == held.max_bytes:
-        return None
-    return f"{format_size(held.effective_max_bytes)}, set by {held.effective_max_source}"
+    if held.effective_max_bytes is None:
+        return "no limit, here or above"
+    own = held.effective_max_bytes == held.max_bytes
+    whose = "its own memory.max" if own else f"set above it by {held.effective_max_source}"
+    return f"{format_size(held.effective_max_bytes)}, {whose}"
+
+
+def described(stat: MemoryStat) -> str:
+    """What the memory is, in the words of memory.stat."""
+    parts = [
+        ("anon", stat.anon, None, None),
+        ("file", stat.file, "shmem", stat.shmem),
+        ("kernel", stat.kernel, "slab", stat.slab),
+        ("sock", stat.sock, None, None),
+    ]
+    return ", ".join(
+        f"{name} {format_size(size)}"
+        + ("" if within is None else f" ({part} {format_size(within)})")
+        for name, size, part, within in parts
+        if size is not None
+    )
 
 
 def _supervisor(live: LiveScope) -> str:
@@ -166,16 +195,16 @@ def _kernel_lines(live: LiveScope) -> Iterator[tuple[str, str]]:
 
 def _process_lines(processes: list[Seen]) -> Iterator[tuple[str, str]]:
     tree = as_tree(processes)
-    yield "processes", f"{len(processes)}, with resident memory:"
+    yield "processes", f"{len(processes)}: PID, PSS and RSS in MB, command"
     for depth, seen in tree[:_SHOWN_PROCESSES]:
-        rss = "?" if seen.rss_mb is None else f"{seen.rss_mb}MB"
-        indent = "  " * min(depth, 8)
-        yield "", f"{seen.pid:>7}  {rss:>9}  {indent}{_shortened(plain(seen.command))}"
+        pss, rss = ("?" if size is None else f"{size}" for size in (seen.pss_mb, seen.rss_mb))
+        line = f"{'  ' * min(depth, 8)}{plain(seen.command)}"
+        yield "", f"{seen.pid:>7}  {pss:>7}  {rss:>7}  {_shortened(line)}"
     if len(tree) > _SHOWN_PROCESSES:
         yield "", f"{'…':>7}  and {len(tree) - _SHOWN_PROCESSES} more"
 
 
-def _shortened(command: str, room: int = 48) -> str:
+def _shortened(command: str, room: int = 41) -> str:
     return command if len(command) <= room else f"{command[: room - 1]}…"
 
 

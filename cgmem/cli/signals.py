@@ -102,6 +102,10 @@ class Inbox:
         if signum in self._watched:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signum})
         signal.signal(signum, before)
+        # As the kernel's SIGCONT drops stop signals that wait: a Ctrl-Z that was recorded before
+        # `block` has been obeyed, and passed on now it would stop the child a second time.
+        while signal.SIGTSTP in self._recorded:
+            self._recorded.remove(signal.SIGTSTP)
 
     def _record(self, signum: int, _frame: FrameType | None) -> None:
         self._recorded.append(signum)

@@ -15,15 +15,20 @@ from textual.widgets import DataTable, Footer, Static
 
 from cgmem import orders
 from cgmem.cli.output import plain
-from cgmem.cli.processes import as_tree, look
+from cgmem.cli.processes import Seen, as_tree, look, with_pss
 from cgmem.cli.scope_table import HEADINGS_OF_NUMBERS, SORTS, Filter, Row, rendered
 from cgmem.cli.scope_table import look as look_at_all
+from cgmem.cli.show import described
+from cgmem.contract import Snapshot
 from cgmem.errors import CgmemError
+from cgmem.live_scopes import inspected
 from cgmem.trend import Trend, sparkline
 
 TREND_WIDTH = 16
 NAME_WIDTH = 20
 GRACE_SECONDS = 5.0
+PROCESSES = 50
+"""Of how many PSS is read."""
 _STYLES = {"WARNING": "yellow", "CRITICAL": "bold red", "ABORTED": "bold red", "FROZEN": "cyan"}
 _WITHOUT = ("BACKEND", "BY", "RAW")
 
@@ -69,17 +74,30 @@ class Processes(ModalScreen[None]):
         title = f"{live.record.subprocess_id}: {' '.join(live.record.command)}"
         with Vertical():
             yield Static(Text(plain(title), no_wrap=True, overflow="ellipsis"))
+            yield Static(id="memory")
             yield DataTable[Text](cursor_type="row")
         yield Footer()
 
     def on_mount(self) -> None:
-        """Look once."""
+        """Look once, in a thread: a stuck process keeps its readers waiting."""
+        self.query_one(DataTable).add_columns("PID", "PSS MB", "RSS MB", "COMMAND")
+        self._look()
+
+    @work(thread=True)
+    def _look(self) -> None:
+        snapshot = inspected(self._row.live, PROCESSES)
+        processes = with_pss(look(self._row.live.pids), snapshot)
+        self.app.call_from_thread(self._show, snapshot, processes)
+
+    def _show(self, snapshot: Snapshot, processes: list[Seen]) -> None:
+        if snapshot.memory_stat is not None:
+            self.query_one("#memory", Static).update(described(snapshot.memory_stat))
         table = self.query_one(DataTable)
-        table.add_columns("PID", "RESIDENT", "COMMAND")
-        for depth, seen in as_tree(look(self._row.live.pids)):
-            size = "?" if seen.rss_mb is None else f"{seen.rss_mb} MB"
+        for depth, seen in as_tree(processes):
+            sizes = ("?" if size is None else f"{size}" for size in (seen.pss_mb, seen.rss_mb))
             command = Text("  " * depth + plain(seen.command))
-            table.add_row(Text(str(seen.pid)), Text(size, justify="right"), command)
+            cells = (Text(size, justify="right") for size in sizes)
+            table.add_row(Text(str(seen.pid)), *cells, command)
 
 
 class TopApp(App[None]):

@@ -169,15 +169,17 @@ def _print(trace: Trace, source: EventSource) -> None:
     found = sorted(trace.processes, key=lambda process: process.peak_kib or 0, reverse=True)
     rows = [_row(process) for process in found[:_SHOWN]]
     print_table(("COMMAND", "PID", "PPID", "PEAK", "LIVED", "END"), rows, right=_NUMBERS)
-    if len(found) > _SHOWN:
-        print(f"… and {len(found) - _SHOWN} more")
+    more = len(found) + trace.dropped - _SHOWN
+    if more > 0:
+        print(f"… and {more} more")
     hog = trace.hog
     if hog is not None:
-        lived = _seconds(hog)
-        print(f"\nhog: pid {hog.pid}, {_size(hog)} resident at most, lived {lived}")
+        print(f"\nhog: pid {hog.pid}, {_size(hog)} resident at most, {_lived(hog)}")
         print(f"     {hog.command}"[:200])
     for what, why in source.cannot.items():
         say(_MISSING[what].format(why=why))
+    if source.lost:
+        say("so many processes were started on this host that some were not told of")
 
 
 _NUMBERS = ("PID", "PPID", "PEAK", "LIVED")
@@ -202,6 +204,12 @@ def _size(process: Traced) -> str:
 def _seconds(process: Traced) -> str:
     lived = lifetime(process, time.monotonic())
     return "?" if lived is None else f"{lived:.2f} s"
+
+
+def _lived(process: Traced) -> str:
+    if process.ended is None:
+        return "lives"
+    return f"lived {_seconds(process)}, {_end(process)}"
 
 
 def _end(process: Traced) -> str:
@@ -231,6 +239,7 @@ def _as_json(trace: Trace, source: EventSource) -> dict[str, Any]:
     return {
         "processes": [one(process) for process in trace.processes],
         "hog": None if hog is None else one(hog),
-        "complete": not source.cannot,
+        "more_processes": trace.dropped,
+        "complete": not (source.cannot or source.lost),
         "cannot": source.cannot,
     }

@@ -79,3 +79,11 @@ def test_scripts_are_ones_that_the_shell_reads(tmp_path: Path, shell: str) -> No
     assert "_CGMEM_COMPLETE" in script
     if shutil.which(shell) is not None:
         subprocess.run([shell, "-n"], input=script, text=True, check=True, timeout=60)
+
+
+def test_an_option_without_its_value_names_its_verb(tmp_path: Path) -> None:
+    """The help that is pointed to is that of the verb."""
+    for verb, option in (("run", "--max"), ("ps", "--sort")):
+        done = cgmem(verb, option, cwd=tmp_path)
+
+        assert f"cgmem {verb} --help" in done.stderr

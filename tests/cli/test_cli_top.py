@@ -15,13 +15,14 @@ import pytest
 from cgmem import orders
 from cgmem.cli.processes import Seen
 from cgmem.cli.scope_table import Row
+from cgmem.contract import MB, MemoryStat, ProcessMemory, Snapshot
 from tests.cli.command import POLLED, cgmem, start
 from tests.cli.terminal import bash
 from tests.unit.test_scope_table import a_row
 
 pytest.importorskip("textual")
 
-from textual.widgets import DataTable
+from textual.widgets import DataTable, Static
 
 from cgmem.cli import top_app
 from cgmem.cli.top_app import Processes, Question, TopApp
@@ -98,15 +99,21 @@ def test_killing_asks_first(killed: list[str]) -> None:
 
 
 def test_the_processes_of_one(killed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Enter shows the tree, escape goes back."""
+    """Enter shows what the memory is and the tree with PSS, escape goes back."""
     monkeypatch.setattr(top_app, "look", lambda _pids: [Seen(7, 3.0, "sh -c x", 1)])
+    shared = ProcessMemory(7, ("sh",), 2 * MB, "pss")
+    snapshot = Snapshot(MemoryStat(anon=5 * MB), (shared,), partial=False)
+    monkeypatch.setattr(top_app, "inspected", lambda _live, _most: snapshot)
 
     async def act(app: TopApp, pilot: Any) -> None:
         await pilot.press("enter")
         await pilot.pause()
+        await app.workers.wait_for_complete()
+        await pilot.pause()
         assert isinstance(app.screen, Processes)
+        assert str(app.screen.query_one("#memory", Static).render()) == "anon 5M"
         table = app.screen.query_one(DataTable)
-        assert [str(cell) for cell in table.get_row_at(0)] == ["7", "3.0 MB", "sh -c x"]
+        assert [str(cell) for cell in table.get_row_at(0)] == ["7", "2.0", "3.0", "sh -c x"]
         await pilot.press("escape")
         assert not isinstance(app.screen, Processes)
 

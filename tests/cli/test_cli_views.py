@@ -59,6 +59,8 @@ def test_show_a_live_subprocess(live: tuple[str, int], tmp_path: Path) -> None:
     assert str(pid) in shown.stdout
     assert found["processes"][0]["pid"] == pid
     assert "hog.py" in found["processes"][0]["command"]
+    if sys.platform == "linux":
+        assert found["processes"][0]["rss_mb"] >= found["processes"][0]["pss_mb"] > 30
     assert found["log_dir"] == str(tmp_path / ".claude-pm" / "logs" / "memory")
     assert found["limits"]["max_bytes"] == 64 << 20
 

@@ -67,6 +67,12 @@ def test_orders_from_another_process(tmp_path: Path, file: Path) -> None:
         assert process.stdout.readline() == b"ready\n"
         directory = real.cgroup_of(process.pid)
 
+        shown = order("show", "ordered")
+        assert shown["memory_stat"]["file"] >= 16 * MB
+        assert shown["memory_stat"]["anon"] > 0
+        assert shown["processes"][0]["pss_mb"] > 0
+        assert shown["held"]["effective_max_bytes"] == 128 * MB
+
         budget = order("set", "ordered", "--max", "96M", "--critical", "80M")
         assert budget["taken"] is True
         assert budget["held"]["max_bytes"] == 96 * MB

@@ -9,32 +9,34 @@ import pytest
 from cgmem import selector
 from cgmem.cli.events import EventSource
 
-SLOWLY = """
+TOLD = """
 import json, sys, time
 def say(**event):
     print(json.dumps(event), flush=True)
 say(event="ready", what="life")
-for pid in range(3):
-    say(event="fork", pid=pid, ppid=1)
-    time.sleep(0.25)
+say(event="fork", pid=7, ppid=1)
 say(event="cannot", what="memory", why="a test says so")
+time.sleep(0.5)  # what is told before it listens to all is nobody's
+for number in range(3):
+    say(event="fork", pid=number, ppid=1)
+say(event="lost", what="life")
 say(event="exit", pid=0, status=0)
 sys.stdin.read()
 """
 
 
-@pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It tells of three forks before it has said what it can do."""
-    command = [sys.executable, "-I", "-S", "-c", SLOWLY]
+def listening(monkeypatch: pytest.MonkeyPatch) -> EventSource:
+    """A source whose program is the one above."""
+    command = [sys.executable, "-I", "-S", "-c", TOLD]
     monkeypatch.setattr(selector, "process_events_command", lambda: command)
+    return EventSource()
 
 
-def test_events_that_came_before_it_was_ready_come_first(program: None) -> None:
-    """Each once, in their order."""
-    source = EventSource()
-    found = [*source.events(0.5)]
-    while len(found) < 4:
+def test_events_come_in_their_order_once_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once; what it can't, and what was lost, is known."""
+    source = listening(monkeypatch)
+    found: list[dict[str, object]] = []
+    while not found or found[-1]["event"] != "exit":
         found += source.events(0.5)
     source.close()
 
@@ -43,6 +45,7 @@ def test_events_that_came_before_it_was_ready_come_first(program: None) -> None:
     ]  # fmt: skip
     assert source.cannot == {"memory": "a test says so"}
     assert source.sees("life")
+    assert source.lost
 
 
 def test_a_program_that_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import struct
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.traced import Trace, lifetime
-from cgmem_backends.process_events import life_event, memory_event
+from cgmem.traced import KEPT, Trace, lifetime
+from cgmem_backends.process_events import (
+    Event,
+    Source,
+    answer,
+    life_events,
+    memory_event,
+    read_some,
+)
 
 PIDS = st.integers(1, 6)
 EVENTS = st.one_of(
@@ -110,18 +119,88 @@ def test_any_order_of_events_can_be_taken(events: list[dict[str, Any]]) -> None:
     assert len(trace.processes) <= begun
 
 
+def test_of_many_the_largest_are_kept() -> None:
+    """A build of millions of processes takes no more memory than one of thousands."""
+    trace = Trace(hidden=[10])
+    for number in range(5 * KEPT):
+        trace.take(fork(11 + number, 10), 1.0)
+        trace.take({"event": "exit", "pid": 11 + number, "status": 0}, 2.0)
+        trace.take(memory(11 + number, 900_000 if number == 7 else 1 + number % 500), 2.0)
+
+    assert len(trace.processes) <= 2 * KEPT
+    assert len(trace.processes) + trace.dropped == 5 * KEPT
+    assert trace.hog is not None
+    assert (trace.hog.pid, trace.hog.peak_kib) == (18, 900_000)
+
+
+def connector(what: int, *union: int) -> bytes:
+    """A message of the process connector: two headers, what, cpu, time and four numbers."""
+    return bytes(36) + struct.pack("=IIQ4I", what, 0, 0, *union) + bytes(8)
+
+
 def test_messages_of_the_process_connector() -> None:
     """Threads are no processes; what is of no interest is left out."""
-    forked = {"event": "PROC_EVENT_FORK", "parent_pid": 7, "parent_tgid": 1, "child_pid": 8}
+    assert list(life_events(connector(1, 7, 1, 8, 8))) == [fork(8, 1)]
+    assert list(life_events(connector(1, 7, 1, 8, 7))) == []
+    assert list(life_events(connector(2, 9, 8, 0, 0))) == [{"event": "exec", "pid": 8}]
+    ended = {"event": "exit", "pid": 8, "status": 9}
+    assert list(life_events(connector(0x80000000, 8, 8, 9, 17))) == [ended]
+    assert list(life_events(connector(0x80000000, 9, 8, 9, 17))) == []
+    assert list(life_events(connector(0x200, 8, 8, 0, 0))) == []
 
-    assert life_event({**forked, "child_tgid": 8}) == fork(8, 1)
-    assert life_event({**forked, "child_tgid": 7}) is None
-    assert life_event({"event": "PROC_EVENT_EXEC", "process_pid": 8, "process_tgid": 8}) == {
-        "event": "exec",
-        "pid": 8,
-    }
-    assert life_event({"event": "PROC_EVENT_COMM"}) is None
-    assert life_event({}) is None
+
+def test_the_answer_of_the_process_connector() -> None:
+    """Its first number is an errno; an event in its place says that it listens."""
+    assert answer(connector(0, 1, 0, 0, 0)) == 1
+    assert answer(connector(0, 0, 0, 0, 0)) == 0
+    assert answer(connector(1, 7, 7, 8, 8)) == 0
+
+
+class Socket:
+    """Gives what it was given, then nothing."""
+
+    def __init__(self, *coming: bytes | OSError) -> None:
+        self.coming = list(coming)
+
+    def recv(self, _size: int) -> bytes:
+        """The next one."""
+        if not self.coming:
+            raise BlockingIOError
+        found = self.coming.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+
+def test_a_buffer_that_ran_over_is_told_and_gone_on_from() -> None:
+    """What the kernel could not keep is one line; what comes after it is read."""
+    overrun = OSError(errno.ENOBUFS, "")
+    socket = Socket(connector(2, 8, 8, 0, 0), overrun, connector(2, 9, 9, 0, 0))
+    told: list[Event] = []
+
+    assert read_some(Source("life", socket, life_events), told.append)
+    assert [event["event"] for event in told] == ["exec", "lost", "exec"]
+
+
+def test_a_storm_leaves_the_other_source_its_turn() -> None:
+    """Nothing is read ahead: each message is written before the next is asked for."""
+    socket = Socket(*[connector(2, 8, 8, 0, 0)] * 1000)
+    waiting: list[int] = []
+    source = Source("life", socket, life_events)
+    read_some(source, lambda _event: waiting.append(len(socket.coming)))
+
+    assert waiting == list(range(999, 999 - len(waiting), -1))
+    assert 0 < len(waiting) < 1000
+
+
+def test_a_broken_source_says_so() -> None:
+    """Any other trouble ends that source alone, with the reason."""
+    told: list[Event] = []
+    source = Source("memory", Socket(OSError(errno.EBADF, "Bad file descriptor")), life_events)
+
+    assert not read_some(source, told.append)
+    assert told[0]["event"] == "cannot"
+    assert "Bad file descriptor" in told[0]["why"]
 
 
 class Attributes(dict[str, Any]):
