@@ -22,7 +22,7 @@ from cgmem.contract import BY_RULE, Leave, Usability
 from cgmem.errors import BackendUnavailable
 from cgmem_backends import subtree
 from cgmem_backends.ancestry import Ancestry
-from cgmem_backends.hierarchy import find_hierarchy, parse_own_cgroup
+from cgmem_backends.hierarchy import Hierarchy, find_hierarchy, parse_own_cgroup
 from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.placement_rule import Move, placement_rule
 from cgmem_backends.scope_record import process_start
@@ -43,14 +43,16 @@ from cgmem_backends.systemd_scope_unit import start_scope
 _HOLD = "/bin/cat"
 
 
-class _Family(NamedTuple):
+class Family(NamedTuple):
+    """A scope unit that this process holds, and how children get in."""
+
     subtree: Subtree
     holder: subprocess.Popen[bytes] | None
     attacher: Attacher | None
 
     def drop(self) -> None:
-        """Give up what kept a scope that is gone."""
-        _let_go(self.holder)
+        """Give up what keeps the scope."""
+        let_go(self.holder)
         if self.attacher is not None:
             self.attacher.close()
 
@@ -69,7 +71,7 @@ class FamilyScope:
     def inspect(self) -> Usability:
         """Say whether a manager would give the scope, and whether this process would move."""
         host = self._look()
-        if _inside(host):
+        if inside(host):
             return OwnCgroup(self._look).inspect()
         found = _manager_for(host)
         return found if isinstance(found, Usability) else _usable(host, found, self._rule(host))
@@ -84,39 +86,37 @@ class FamilyScope:
                 family.drop()
                 _state.family = None
             host = self._look()
-            if _inside(host):
+            if inside(host):
                 return OwnCgroup(self._look).claim()
-            manager = _manager_for(host)
-            if isinstance(manager, Usability):
-                raise BackendUnavailable(manager.reason, hint=manager.fix)
-            _state.family = self._ask(host, manager)
+            _state.family = self._ask(host, manager_of(host))
             return _state.family.subtree
+
+    def release(self) -> None:
+        """Nothing: the scope is the whole process's."""
+
+    def moves(self) -> bool:
+        """Whether `claim` moves this process, or has."""
+        with _state.lock:
+            if _state.family is not None:
+                return _state.family.holder is None
+        return self._rule(self._look()).allowed
 
     def _rule(self, host: Host) -> Move:
         own = host.hierarchy.own
         return placement_rule(host.hierarchy.shown(own) if own else "", self._leave)
 
-    def _ask(self, host: Host, manager: Manager) -> _Family:
-        holder = None if self._rule(host).allowed else _start_holder()
+    def _ask(self, host: Host, manager: Manager) -> Family:
+        holder = None if self._rule(host).allowed else start_holder()
         try:
             inside = os.getpid() if holder is None else holder.pid
             unit = f"cgmem-{os.getpid()}-{process_start(os.getpid())}-{next(_state.numbers)}.scope"
             _start_scope(host, manager, unit, inside)
-            base = _base_of(host, inside, unit)
-            subtree.divide(host, base, {inside})
-            # User managers leave this mark of delegation out; a cgmem inside goes by it.
-            with suppress(OSError):
-                set_xattr(base, "user.delegate", b"1")
+            base = base_of(host, inside, unit)
+            make_ready(host, base, {inside})
         except BaseException:
-            _let_go(holder)
+            let_go(holder)
             raise
-        hierarchy = self._look().hierarchy
-        own = hierarchy.own
-        attacher = None
-        if holder is not None and not (own and may_enter(own, base)):
-            attacher = Attacher(manager.address, unit)
-        subtree_of_all = Subtree(base, hierarchy, attacher.attach if attacher else None)
-        return _Family(subtree_of_all, holder, attacher)
+        return family_of(manager, unit, base, self._look().hierarchy, holder)
 
 
 class _State:
@@ -124,7 +124,8 @@ class _State:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.family: _Family | None = None
+        self.family: Family | None = None
+        self.groups: dict[str, Family] = {}
         self.numbers = itertools.count(1)
 
 
@@ -137,10 +138,46 @@ def look_at_host() -> Host:
     return Host(find_hierarchy(proc), proc, subtree.systemd_runs(), os.geteuid())
 
 
-def _inside(host: Host) -> bool:
+def state() -> _State:
+    """What this very process has; a forked child begins anew."""
+    return _state
+
+
+def make_ready(host: Host, base: Path, movable: set[int]) -> None:
+    """Let a scope's cgroup hold budgets. Raises `BackendUnavailable`."""
+    subtree.divide(host, base, movable)
+    # User managers leave this mark of delegation out; a cgmem inside goes by it.
+    with suppress(OSError):
+        set_xattr(base, "user.delegate", b"1")
+
+
+def family_of(
+    manager: Manager,
+    unit: str,
+    base: Path,
+    hierarchy: Hierarchy,
+    holder: subprocess.Popen[bytes] | None,
+) -> Family:
+    """A scope that is ready, and whoever puts children in where this process may not."""
+    own = hierarchy.own
+    attacher = None
+    if holder is not None and not (own and may_enter(own, base)):
+        attacher = Attacher(manager.address, unit)
+    return Family(Subtree(base, hierarchy, attacher.attach if attacher else None), holder, attacher)
+
+
+def inside(host: Host) -> bool:
     """This process is in a family scope already: an earlier supervisor's, or a scope in one."""
     own = host.hierarchy.own
     return own is not None and in_family_scope(own)
+
+
+def manager_of(host: Host) -> Manager:
+    """The manager that gives scopes. Raises `BackendUnavailable`."""
+    manager = _manager_for(host)
+    if isinstance(manager, Usability):
+        raise BackendUnavailable(manager.reason, hint=manager.fix)
+    return manager
 
 
 def _manager_for(host: Host) -> Manager | Usability:
@@ -194,13 +231,13 @@ def _usable(host: Host, manager: Manager, move: Move) -> Usability:
 def _start_scope(host: Host, manager: Manager, unit: str, pid: int) -> None:
     try:
         with Bus(manager.address) as bus:
-            start_scope(bus, unit, pid, _limit_above(host))
+            start_scope(bus, unit, pid, limit_above(host))
     except BusError as error:
         found = no_answer(error, manager.address)
         raise BackendUnavailable(found.reason, hint=found.fix) from error
 
 
-def _limit_above(host: Host) -> int | None:
+def limit_above(host: Host) -> int | None:
     """The limit that holds where this process is: who leaves must not escape it."""
     hierarchy = host.hierarchy
     if hierarchy.own is None or hierarchy.mount is None:
@@ -209,11 +246,13 @@ def _limit_above(host: Host) -> int | None:
     return None if found is None else found.max_bytes
 
 
-def _base_of(host: Host, pid: int, unit: str) -> Path:
+def base_of(host: Host, pid: int, unit: str) -> Path:
+    """The cgroup of a unit that `pid` was put into. Raises `BackendUnavailable`."""
     try:
         path = parse_own_cgroup((host.proc / str(pid) / "cgroup").read_bytes())
     except OSError:
         path = None
+    path = path and path.removesuffix(f"/{subtree.SUPERVISOR_LEAF}")
     if path is None or host.hierarchy.mount is None or Path(path).name != unit:
         raise BackendUnavailable(
             f"systemd started {unit}, but process {pid} is in {path or 'no cgroup'}",
@@ -222,7 +261,7 @@ def _base_of(host: Host, pid: int, unit: str) -> Path:
     return host.hierarchy.mount / path.lstrip("/")
 
 
-def _start_holder() -> subprocess.Popen[bytes]:
+def start_holder() -> subprocess.Popen[bytes]:
     """Start what keeps the scope while it holds nothing else; it ends with this process."""
     try:
         # A session of its own: Ctrl-C is not meant for it.
@@ -239,7 +278,8 @@ def _start_holder() -> subprocess.Popen[bytes]:
         raise BackendUnavailable(f"{_HOLD} can't be started: {error.strerror}") from error
 
 
-def _let_go(holder: subprocess.Popen[bytes] | None) -> None:
+def let_go(holder: subprocess.Popen[bytes] | None) -> None:
+    """End it."""
     if holder is not None:
         with suppress(OSError):
             holder.communicate()
@@ -247,10 +287,11 @@ def _let_go(holder: subprocess.Popen[bytes] | None) -> None:
 
 def _after_fork_in_child() -> None:
     global _state  # noqa: PLW0603  (the one piece of state of this module)
-    holder = _state.family.holder if _state.family else None
-    if holder is not None and holder.stdin is not None:
-        holder.returncode = 0  # the parent's child
-        holder.stdin.close()  # or the holder would wait for us too
+    families = [*_state.groups.values(), *([_state.family] if _state.family else [])]
+    for holder in (family.holder for family in families):
+        if holder is not None and holder.stdin is not None:
+            holder.returncode = 0  # the parent's child
+            holder.stdin.close()  # or the holder would wait for us too
     _state = _State()
 
 

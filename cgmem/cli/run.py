@@ -69,6 +69,8 @@ Exit status: the command's own, or
 @options.setting_option("critical", "SIZE")
 @options.setting_option("max", "SIZE")
 @options.setting_option("swap", "SIZE")
+@options.setting_option("group_name", "NAME")
+@options.setting_option("group_max", "SIZE")
 @options.setting_option("timeout", "SECONDS")
 @options.setting_option("grace", "SECONDS")
 @options.switch_option("keep", True)
