@@ -56,9 +56,10 @@ class GroupScope:
             # From within, children can be put into the group without systemd's help.
             self._own.claim()
         state = family.state()
-        if state.family is None and family.inside(self._look()):
+        host = self._look()
+        if state.family is None and family.inside(host):
             # An earlier supervisor's scope: leaving it would be leaving its budget.
-            self._within = self._within or GroupWithin(self._own, self._group)
+            self._within = self._within or GroupWithin(self._own, self._group, mkdir=host.mkdir)
             return self._within.claim()
         with state.lock:
             known = state.groups.get(self._group.name)
@@ -68,7 +69,7 @@ class GroupScope:
             if known is None:
                 known = state.groups[self._group.name] = self._ask()
             else:
-                self._set_limit(known.subtree.base, family.manager_of(self._look()))
+                self._set_limit(known.subtree.base, family.manager_of(host))
             return known.subtree
 
     def release(self) -> None:
