@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from cgmem.contract import BY_RULE, Leave, Usability
 from cgmem.errors import BackendUnavailable
 from cgmem_backends import subtree
+from cgmem_backends import systemd_held as held
 from cgmem_backends.ancestry import Ancestry
-from cgmem_backends.hierarchy import Hierarchy, find_hierarchy, parse_own_cgroup
-from cgmem_backends.linux_calls import get_xattr, set_xattr
+from cgmem_backends.hierarchy import find_hierarchy
+from cgmem_backends.linux_calls import get_xattr
 from cgmem_backends.placement_rule import Move, placement_rule
 from cgmem_backends.scope_record import process_start
 from cgmem_backends.subtree import Host, OwnCgroup
 from cgmem_backends.subtree_source import Subtree, in_family_scope
-from cgmem_backends.systemd_attacher import Attacher
 from cgmem_backends.systemd_bus import Bus, BusError
 from cgmem_backends.systemd_manager import (
     Manager,
@@ -39,22 +36,6 @@ from cgmem_backends.systemd_manager import (
     no_answer,
 )
 from cgmem_backends.systemd_scope_unit import start_scope
-
-_HOLD = "/bin/cat"
-
-
-class Family(NamedTuple):
-    """A scope unit that this process holds, and how children get in."""
-
-    subtree: Subtree
-    holder: subprocess.Popen[bytes] | None
-    attacher: Attacher | None
-
-    def drop(self) -> None:
-        """Give up what keeps the scope."""
-        let_go(self.holder)
-        if self.attacher is not None:
-            self.attacher.close()
 
 
 class FamilyScope:
@@ -105,18 +86,18 @@ class FamilyScope:
         own = host.hierarchy.own
         return placement_rule(host.hierarchy.shown(own) if own else "", self._leave)
 
-    def _ask(self, host: Host, manager: Manager) -> Family:
-        holder = None if self._rule(host).allowed else start_holder()
+    def _ask(self, host: Host, manager: Manager) -> held.Family:
+        holder = None if self._rule(host).allowed else held.start_holder()
         try:
             inside = os.getpid() if holder is None else holder.pid
             unit = f"cgmem-{os.getpid()}-{process_start(os.getpid())}-{next(_state.numbers)}.scope"
             _start_scope(host, manager, unit, inside)
-            base = base_of(host, inside, unit)
-            make_ready(host, base, {inside})
+            base = held.base_of(host, inside, unit)
+            held.make_ready(host, base, {inside})
         except BaseException:
-            let_go(holder)
+            held.let_go(holder)
             raise
-        return family_of(manager, unit, base, self._look().hierarchy, holder)
+        return held.family_of(manager, unit, base, self._look().hierarchy, holder)
 
 
 class _State:
@@ -124,8 +105,8 @@ class _State:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.family: Family | None = None
-        self.groups: dict[str, Family] = {}
+        self.family: held.Family | None = None
+        self.groups: dict[str, held.Family] = {}
         self.numbers = itertools.count(1)
 
 
@@ -141,29 +122,6 @@ def look_at_host() -> Host:
 def state() -> _State:
     """What this very process has; a forked child begins anew."""
     return _state
-
-
-def make_ready(host: Host, base: Path, movable: set[int]) -> None:
-    """Let a scope's cgroup hold budgets. Raises `BackendUnavailable`."""
-    subtree.divide(host, base, movable)
-    # User managers leave this mark of delegation out; a cgmem inside goes by it.
-    with suppress(OSError):
-        set_xattr(base, "user.delegate", b"1")
-
-
-def family_of(
-    manager: Manager,
-    unit: str,
-    base: Path,
-    hierarchy: Hierarchy,
-    holder: subprocess.Popen[bytes] | None,
-) -> Family:
-    """A scope that is ready, and whoever puts children in where this process may not."""
-    own = hierarchy.own
-    attacher = None
-    if holder is not None and not (own and may_enter(own, base)):
-        attacher = Attacher(manager.address, unit)
-    return Family(Subtree(base, hierarchy, attacher.attach if attacher else None), holder, attacher)
 
 
 def inside(host: Host) -> bool:
@@ -244,45 +202,6 @@ def limit_above(host: Host) -> int | None:
         return None
     found = Ancestry(hierarchy.own, hierarchy.mount).smallest_limit()
     return None if found is None else found.max_bytes
-
-
-def base_of(host: Host, pid: int, unit: str) -> Path:
-    """The cgroup of a unit that `pid` was put into. Raises `BackendUnavailable`."""
-    try:
-        path = parse_own_cgroup((host.proc / str(pid) / "cgroup").read_bytes())
-    except OSError:
-        path = None
-    path = path and path.removesuffix(f"/{subtree.SUPERVISOR_LEAF}")
-    if path is None or host.hierarchy.mount is None or Path(path).name != unit:
-        raise BackendUnavailable(
-            f"systemd started {unit}, but process {pid} is in {path or 'no cgroup'}",
-            hint="cgmem doctor",
-        )
-    return host.hierarchy.mount / path.lstrip("/")
-
-
-def start_holder() -> subprocess.Popen[bytes]:
-    """Start what keeps the scope while it holds nothing else; it ends with this process."""
-    try:
-        # A session of its own: Ctrl-C is not meant for it.
-        return subprocess.Popen(
-            [_HOLD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={},
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise BackendUnavailable(f"{_HOLD} can't be started: {error.strerror}") from error
-
-
-def let_go(holder: subprocess.Popen[bytes] | None) -> None:
-    """End it."""
-    if holder is not None:
-        with suppress(OSError):
-            holder.communicate()
 
 
 def _after_fork_in_child() -> None:

@@ -17,6 +17,7 @@ from cgmem.errors import BackendUnavailable
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
 from cgmem_backends import systemd_family as family
+from cgmem_backends import systemd_held as held
 from cgmem_backends.group_cgroup import PREFIX, GroupWithin, no_budget, wanted_limit
 from cgmem_backends.subtree import SUPERVISOR_LEAF, Host
 from cgmem_backends.subtree_source import Subtree
@@ -86,20 +87,20 @@ class GroupScope:
     def _unit(self) -> str:
         return f"{PREFIX}{self._group.name}.scope"
 
-    def _ask(self) -> family.Family:
+    def _ask(self) -> held.Family:
         host = self._look()
         manager = family.manager_of(host)
-        holder = family.start_holder()
+        holder = held.start_holder()
         try:
             self._enter(host, manager, holder.pid)
-            base = family.base_of(host, holder.pid, self._unit)
+            base = held.base_of(host, holder.pid, self._unit)
             # All who are inside by now only hold it, as ours does.
-            family.make_ready(host, base, {holder.pid, *cg.own_pids(base)})
+            held.make_ready(host, base, {holder.pid, *cg.own_pids(base)})
             self._set_limit(base, manager)
         except BaseException:
-            family.let_go(holder)
+            held.let_go(holder)
             raise
-        return family.family_of(manager, self._unit, base, host.hierarchy, holder)
+        return held.family_of(manager, self._unit, base, host.hierarchy, holder)
 
     def _enter(self, host: Host, manager: Manager, pid: int) -> None:
         deadline = time.monotonic() + PATIENCE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cgmem_backends import systemd_family, systemd_group, systemd_manager
+from cgmem_backends import systemd_family, systemd_group, systemd_held, systemd_manager
 from cgmem_backends.systemd_address import Address
 from cgmem_backends.systemd_bus import BusError
 from cgmem_backends.systemd_manager import Manager
@@ -26,7 +26,7 @@ class FakeSystemd:
         self.started: list[tuple[str, int, int | None]] = []
         self.entered: list[tuple[str, int]] = []
         self.limited: list[tuple[str, int]] = []
-        self.others: list[systemd_family.Family] = []
+        self.others: list[systemd_held.Family] = []
         """Held by other processes of the story."""
         self.refusal: BusError | None = None
 
@@ -94,7 +94,7 @@ def a_session(directory: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroupfs:
     monkeypatch.setattr(systemd_manager, "os", made)
     (made.at("/user.slice") / "cgroup.procs").chmod(0o444)  # root's, as between session and user@
     monkeypatch.setattr(systemd_family, "get_xattr", made.get_xattr)
-    monkeypatch.setattr(systemd_family, "set_xattr", made.set_xattr)
+    monkeypatch.setattr(systemd_held, "set_xattr", made.set_xattr)
     return made
 
 
