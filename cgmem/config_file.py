@@ -31,6 +31,8 @@ class ConfigFile(NamedTuple):
     agent_types: dict[str, dict[str, Scalar]]
     templates: dict[str, dict[str, Structured]]
     """Command templates by agent type; under "" what holds for all of them."""
+    groups: dict[str, Scalar]
+    """Budgets that several subprocesses share, by name."""
 
 
 def find_config(directory: str) -> str | None:

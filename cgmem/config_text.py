@@ -40,6 +40,8 @@ class Content(NamedTuple):
     agent_types: dict[str, dict[str, Scalar]]
     templates: dict[str, dict[str, Structured]]
     """By agent type; under "" what holds for all of them."""
+    groups: dict[str, Scalar]
+    """Budgets that several subprocesses share, by name."""
 
 
 # PyYAML can be built without libyaml; the two loaders share no base class.
@@ -47,17 +49,24 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def parse_config(
-    text: str, *, path: str, known: Collection[str], nested: str, templates: Collection[str] = ()
+    text: str,
+    *,
+    path: str,
+    known: Collection[str],
+    nested: str,
+    templates: Collection[str] = (),
+    groups: str = "groups",
 ) -> Content:
     """Return the values of `text`, the content of the file at `path`, and those by agent type.
 
     `known` are the keys that are taken, `nested` is the key of the agent types, `templates` are
-    keys whose values are text, lists of text or mappings of text. Raises `ConfigurationError`,
+    keys whose values are text, lists of text or mappings of text, `groups` is the key of a mapping
+    of single values. Raises `ConfigurationError`,
     which names path, line and key.
     """
     try:
         events = yaml.parse(text, Loader=_LOADER)
-        return _Document(path, events, known, nested, templates).read()
+        return _Document(path, events, known, nested, templates, groups).read()
     except yaml.MarkedYAMLError as err:
         line = f":{err.problem_mark.line + 1}" if err.problem_mark else ""
         raise ConfigurationError(
@@ -80,15 +89,18 @@ class _Document:
         known: Collection[str],
         nested: str,
         templates: Collection[str],
+        groups: str,
     ) -> None:
         self._path = path
         self._events = events
         self._known = (*known, *templates)
         self._nested = nested
         self._template_keys = templates
+        self._groups_key = groups
         self._values: dict[str, Scalar] = {}
         self._agent_types: dict[str, dict[str, Scalar]] = {}
         self._templates: dict[str, dict[str, Structured]] = {}
+        self._groups: dict[str, Scalar] = {}
 
     def read(self) -> Content:
         next(self._events)  # the stream begins
@@ -98,14 +110,18 @@ class _Document:
             following = next(self._events)
             if not isinstance(following, StreamEndEvent):
                 raise self._wrong(following, "a second document begins here", "keep one")
-        return Content(self._values, self._agent_types, self._templates)
+        return Content(self._values, self._agent_types, self._templates, self._groups)
 
     def _read_top(self, event: Event) -> None:
         if isinstance(event, ScalarEvent) and _plain_value(event.value) is None:
             return
-        for key, found in self._pairs(event, "the file", (*self._known, self._nested)):
+        known = (*self._known, self._nested, self._groups_key)
+        for key, found in self._pairs(event, "the file", known):
             if key == self._nested:
                 self._read_agent_types(found)
+            elif key == self._groups_key:
+                for name, size in self._pairs(found, key):
+                    self._groups[name] = self._scalar(size, f"{key}.{name}")
             else:
                 self._read_value(found, key, key, self._values, "")
 

@@ -167,6 +167,14 @@ BY_RULE = Leave()
 """Nobody said anything."""
 
 
+class Group(NamedTuple):
+    """A budget that several subprocesses of one user share, beside their own."""
+
+    name: str
+    max_bytes: int | None
+    """memory.max of all together; None: as whoever came first has set it."""
+
+
 class ScopeRecord(NamedTuple):
     """What is written down with a scope, so that any later process can tell what it is."""
 

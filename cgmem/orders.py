@@ -6,7 +6,6 @@ then has. Nothing here prints.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +13,11 @@ from contextlib import closing, contextmanager, suppress
 from typing import NamedTuple
 
 from cgmem import judge
-from cgmem.contract import Backend, EffectiveLimits, Scope, Thresholds
+from cgmem.contract import Backend, EffectiveLimits, Scope, ScopeRecord, Thresholds
 from cgmem.errors import ConfigurationError, ScopeVanished
+from cgmem.main_process import MainProcess
 from cgmem.scopes import each_scope, unknown
-from cgmem.selector import is_supervised, pid_namespace
+from cgmem.selector import is_supervised, pid_namespace, process_start
 from cgmem.sizes import format_size
 from cgmem.termination import ask_to_end, attempt
 from cgmem.thresholds import Given, derive
@@ -109,9 +109,20 @@ def freeze(to: Target, frozen: bool, *, pause: Pause = time.sleep) -> bool:
         to.scope.signal(signal.SIGCONT)
         record = to.scope.record
         if to.supervised and record.supervisor_namespace == pid_namespace():
-            with suppress(OSError):  # another user's
-                os.kill(record.supervisor_pid, signal.SIGCONT)
+            _let_run(record)
     return _comes(lambda: _frozen(to.scope) == frozen, SETTLED_SECONDS, pause)
+
+
+def _let_run(record: ScopeRecord) -> None:
+    """SIGCONT to the supervisor in a record, which is its writer's word, and to nobody else."""
+    supervisor = MainProcess(record.supervisor_pid, None)
+    try:
+        # Whoever the descriptor names by now is the one that started then, or it is left alone.
+        if process_start(record.supervisor_pid) == record.supervisor_start:
+            with suppress(OSError):  # another user's
+                supervisor.send_signal(signal.SIGCONT)
+    finally:
+        supervisor.close()
 
 
 def reclaim(to: Target, size: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 from cgmem.contract import (
     BY_RULE,
     Backend,
+    Group,
     Leave,
     ObservingBackend,
     ScopeRecord,
@@ -48,8 +49,11 @@ class Choice(NamedTuple):
     """What can surprise about it, and what to do."""
 
 
-def load(name: str, leave: Leave = BY_RULE) -> Backend:
-    """Load one backend by name. Raises `ConfigurationError` for a name that there isn't."""
+def load(name: str, leave: Leave = BY_RULE, group: Group | None = None) -> Backend:
+    """Load one backend by name, with `group` for subprocesses that share a budget.
+
+    Raises `ConfigurationError` for a name that there isn't.
+    """
     try:
         module, class_name = _CLASSES[name]
     except KeyError:
@@ -57,7 +61,9 @@ def load(name: str, leave: Leave = BY_RULE) -> Backend:
             f"backend {name!r} does not exist", hint=f"choose one of: auto, {', '.join(NAMES)}"
         ) from None
     made = getattr(import_module(module), class_name)
-    return cast(Backend, made(leave) if name in MOVING else made())
+    arguments = [leave] if name in MOVING else []
+    options = {} if group is None else {"group": group}
+    return cast(Backend, made(*arguments, **options))
 
 
 def load_observer() -> ObservingBackend:
@@ -70,15 +76,19 @@ def choose(
     *,
     kernel_limits_required: bool = False,
     leave: Leave = BY_RULE,
+    group: Group | None = None,
 ) -> Choice:
     """Choose the first usable backend, or check the one asked for by name.
 
+    A group's budget takes kernel limits: looking now and then could not say whom to end for it.
     Raises `EnforcementError` where kernel limits are required and none can give them,
     `BackendUnavailable` where nothing works, `ConfigurationError` for an unknown name.
     """
     passed_over: list[tuple[str, Usability]] = []
     for name in NAMES if wanted == "auto" else (wanted,):
-        backend = load(name, leave)
+        if group is not None and name == FALLBACK:
+            continue
+        backend = load(name, leave, group)
         if kernel_limits_required and not backend.capabilities.kernel_limits:
             continue
         usability = backend.probe()
@@ -86,7 +96,10 @@ def choose(
             why = _why(wanted, name, usability, passed_over)
             return Choice(backend, why, tuple(passed_over), _note(usability))
         passed_over.append((name, usability))
-    raise _nothing_works(wanted, kernel_limits_required, passed_over)
+    if group is not None:
+        raise _nothing_works(wanted, f"group {group.name} needs them", passed_over)
+    required = "enforcement required" if kernel_limits_required else None
+    raise _nothing_works(wanted, required, passed_over)
 
 
 def system_memory() -> SystemMemory:
@@ -134,11 +147,11 @@ def _why(
 
 
 def _nothing_works(
-    wanted: str, kernel_limits_required: bool, passed_over: list[tuple[str, Usability]]
+    wanted: str, required: str | None, passed_over: list[tuple[str, Usability]]
 ) -> EnforcementError | BackendUnavailable:
     whys = "; ".join(f"{name}: {why.reason}" for name, why in passed_over)
     fix = next((why.fix for _, why in passed_over if why.fix), "cgmem doctor")
-    if kernel_limits_required:
+    if required is not None:
         why = whys or f"the {wanted} backend polls, the kernel holds no limit"
-        return EnforcementError(f"enforcement required, but no kernel limits here: {why}", hint=fix)
+        return EnforcementError(f"{required}, but no kernel limits here: {why}", hint=fix)
     return BackendUnavailable(f"no backend works here: {whys}", hint=fix)

@@ -15,6 +15,8 @@ STALL_POLICIES = ("release", "abort", "freeze", "hold")
 CONFIG_VARIABLE = "CGMEM_CONFIG"
 CONFIG_FLAG = "--config"
 AGENT_TYPES = "agent_types"
+GROUPS = "groups"
+"""In the file: the budgets of groups by name."""
 TEMPLATE_KEYS = ("command", "stdin", "cwd", "env")
 """In the file, beside the settings: what `cgmem.task_tool` starts (`cgmem.agent_command`)."""
 
@@ -58,6 +60,15 @@ TABLE = (
     Setting(
         "swap", "swap_max_bytes", values.size, 0, "CGMEM_SWAP", "--swap",
         "swap beside the budget: memory.swap.max (default 0; max for any)",
+    ),
+    Setting(
+        "group_name", "group_name", values.group_name, None, "CGMEM_GROUP", "--group",
+        "share one more budget with all subprocesses of this group",
+    ),
+    Setting(
+        "group_max", "group_max_bytes", values.size, None, "CGMEM_GROUP_MAX", "--group-max",
+        "what a group may take together: memory.max (default: what `groups` in the file says, or"
+        " what it has already)",
     ),
     Setting(
         "backend", "backend", values.choice(BACKENDS), "auto", "CGMEM_BACKEND", "--backend",

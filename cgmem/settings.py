@@ -22,6 +22,7 @@ from cgmem.setting_table import (
     CONFIG_FLAG,
     CONFIG_VARIABLE,
     FILE_KEYS,
+    GROUPS,
     TABLE,
     TEMPLATE_KEYS,
     THRESHOLD_KEYS,
@@ -40,6 +41,9 @@ class Settings(NamedTuple):
     critical_bytes: int
     max_bytes: int | None
     swap_max_bytes: int | None
+    group_name: str | None
+    group_max_bytes: int | None
+    """None = what the group has already."""
     backend: Literal["auto", "cgroup2", "systemd", "psutil"]
     allow_move: bool | None
     """None = where the rule finds it harmless."""
@@ -62,6 +66,8 @@ class Settings(NamedTuple):
     """What the file says for each agent type: parsed values by key."""
     templates: Mapping[str, Mapping[str, str | list[str] | dict[str, str]]]
     """The file's command templates by agent type, unchecked; "" for all (`cgmem.agent_command`)."""
+    groups: Mapping[str, int | None]
+    """The file's budgets of groups, by name."""
     config_path: str | None
     """The configuration file that was read."""
     origins: Mapping[str, str]
@@ -109,14 +115,17 @@ def resolve(
     found: dict[str, _Found] = {}
     file = _config_file(config, environ, here)
     agent_types: dict[str, dict[str, _Found]] = {}
+    groups: dict[str, _Found] = {}
     if file is not None:
         agent_types = _from_file(file, found, total_bytes)
+        groups = _groups_of(file, total_bytes)
         found.update(agent_types.get(agent_type or "", {}))
     _from_environment(environ, found, arguments or {}, here, total_bytes)
     if arguments:
         _from_arguments(arguments, found, argument_source, here, total_bytes)
+    _find_group(found, groups)
     _check_together(found)
-    return _settings(found, agent_types, file)
+    return _settings(found, agent_types, groups, file)
 
 
 def _here() -> str:
@@ -163,6 +172,27 @@ def _from_file(
     }
 
 
+def _groups_of(file: ConfigFile, total_bytes: Callable[[], int] | None) -> dict[str, _Found]:
+    found = {}
+    for name, value in file.groups.items():
+        reading = Reading(f"{file.path}: {GROUPS}.{name}", "file", "", total_bytes)
+        values.group_name(name, reading)
+        found[name] = _Found(values.size(value, reading), reading.source)
+    return found
+
+
+def _find_group(found: dict[str, _Found], groups: Mapping[str, _Found]) -> None:
+    """A group that has its budget in the file need not be given one."""
+    name, limit = found.get("group_name"), found.get("group_max")
+    if name is not None and limit is None and name.value in groups:
+        found["group_max"] = groups[name.value]
+    if name is None and limit is not None:
+        raise ConfigurationError(
+            f"{limit.source} is a group's budget, but no group is named",
+            hint="name it with --group, CGMEM_GROUP or group_name",
+        )
+
+
 def _from_environment(
     environ: Mapping[str, str],
     found: dict[str, _Found],
@@ -193,6 +223,12 @@ def _from_arguments(
 
 
 def _check_together(found: Mapping[str, _Found]) -> None:
+    group, how = found.get("group_name"), found.get("enforcement")
+    if group and how and how.value == "off":
+        raise ConfigurationError(
+            f"a group ({group.source}) is a budget, but enforcement is off ({how.source})",
+            hint="leave one of the two out",
+        )
     aborts, policy = found.get("abort_on_memory_limit"), found.get("on_stall")
     if aborts and policy and not aborts.value and policy.value == "abort":
         raise ConfigurationError(
@@ -205,6 +241,7 @@ def _check_together(found: Mapping[str, _Found]) -> None:
 def _settings(
     found: Mapping[str, _Found],
     agent_types: Mapping[str, Mapping[str, _Found]],
+    groups: Mapping[str, _Found],
     file: ConfigFile | None,
 ) -> Settings:
     thresholds, origins = derive(
@@ -223,11 +260,13 @@ def _settings(
             for name, budget in agent_types.items()
         },
         templates=file.templates if file else {},
+        groups={name: limit.value for name, limit in groups.items()},
         config_path=file and file.path,
         origins=sources,
     )
 
 
+_GROUP_HELP = "what a group's subprocesses may take together"
 _TEMPLATE_HELP = "what the Task Tool helper starts (docs/task-tool.md)"
 
 
@@ -241,6 +280,9 @@ def rows(settings: Settings) -> Iterator[Row]:
             path = f"{AGENT_TYPES}.{name}.{key}"
             origin = f"{settings.config_path}: {path}"
             yield Row(path, _written(key, parsed), origin, BY_KEY[key].help)
+    for name, limit in settings.groups.items():
+        path = f"{GROUPS}.{name}"
+        yield Row(path, format_size(limit), f"{settings.config_path}: {path}", _GROUP_HELP)
     for name, template in settings.templates.items():
         for key, said in template.items():
             path = f"{AGENT_TYPES}.{name}.{key}" if name else key
@@ -251,6 +293,8 @@ def rows(settings: Settings) -> Iterator[Row]:
 def _written(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if key == "group_max" and value is None:
+        return ""
     if BY_KEY[key].field.endswith("_bytes"):
         return format_size(value)
     if value is None:

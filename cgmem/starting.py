@@ -10,7 +10,7 @@ from subprocess import Popen
 from typing import Any, NamedTuple
 
 from cgmem import selector
-from cgmem.contract import Backend, EffectiveLimits, Leave, Limits, Scope, ScopeRecord
+from cgmem.contract import Backend, EffectiveLimits, Group, Leave, Limits, Scope, ScopeRecord
 from cgmem.errors import BackendUnavailable, CgmemError, EnforcementError, ScopeVanished
 from cgmem.plan import Plan, limits_of, plan_of
 from cgmem.settings import Settings
@@ -28,6 +28,7 @@ class _ChoiceKey(NamedTuple):
     backend: str
     required: bool
     allow_move: bool | None
+    group: Group | None
 
 
 class Starter:
@@ -56,7 +57,10 @@ class Starter:
                 return chosen
             leave = Leave(settings.allow_move, self._own_process)
             chosen = self._choices[key] = selector.choose(
-                settings.backend, kernel_limits_required=key.required, leave=leave
+                settings.backend,
+                kernel_limits_required=key.required,
+                leave=leave,
+                group=key.group,
             )
             chosen.backend.warn = self._warn
         if chosen.note is not None and not self._own_process:
@@ -116,7 +120,7 @@ class Starter:
             return chosen, *chosen.backend.open_scope(record, limits)
         except BackendUnavailable as error:
             fixed = settings.backend != "auto" or settings.enforcement == "required"
-            if fixed or chosen.backend.name == selector.FALLBACK:
+            if fixed or settings.group_name or chosen.backend.name == selector.FALLBACK:
                 raise
             fallback = selector.choose(selector.FALLBACK)
             reason = f"{fallback.reason} (not {chosen.backend.name}: {error})"
@@ -139,7 +143,10 @@ def _check_enforced(settings: Settings, limits: Limits, effective: EffectiveLimi
 
 def _choice_key(settings: Settings) -> _ChoiceKey:
     required = settings.enforcement == "required"
-    return _ChoiceKey(settings.backend, required, settings.allow_move)
+    group = None
+    if settings.group_name is not None:
+        group = Group(settings.group_name, settings.group_max_bytes)
+    return _ChoiceKey(settings.backend, required, settings.allow_move, group)
 
 
 def _discard(scope: Scope) -> None:

@@ -377,6 +377,8 @@ class Supervisor:
             )
         if settings.timeout_seconds is not None:
             self._warn("memory monitoring is disabled: the timeout is not watched either")
+        if settings.group_name is not None:
+            self._warn("memory monitoring is disabled: nothing holds the group's budget")
 
     def _check_memory(self, settings: Settings) -> None:
         if not settings.preflight:

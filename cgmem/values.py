@@ -35,6 +35,7 @@ class Reading(NamedTuple):
 Parser = Callable[[object, Reading], object]
 
 _NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
+_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _NEVER = frozenset({"max", "infinity"})
@@ -114,6 +115,16 @@ def choice(known: Sequence[str]) -> Parser:
         )
 
     return parse
+
+
+def group_name(value: object, reading: Reading) -> str:
+    """Return the name of a group: it becomes part of a cgroup's and of a systemd unit's name."""
+    if isinstance(value, str) and _GROUP.fullmatch(value):
+        return value
+    raise ConfigurationError(
+        f"{reading.source}: {shown(value)} can't be the name of a group",
+        hint="use at most 64 letters, digits and _ -, first a letter or digit",
+    )
 
 
 def path(value: object, reading: Reading) -> str:

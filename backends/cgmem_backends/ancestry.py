@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from cgmem.errors import CgroupError, out_of_descriptors
 from cgmem_backends import kernel_files as kf
+from cgmem_backends.group_cgroup import named
 from cgmem_backends.hierarchy import find_hierarchy
 
 
@@ -86,7 +87,7 @@ def own_headroom(proc: Path = Path("/proc")) -> tuple[int, str] | None:
     if hierarchy.mount is None or hierarchy.own is None:
         return None
     tightest = Ancestry(hierarchy.own, hierarchy.mount).smallest_headroom()
-    return None if tightest is None else (tightest.max_bytes, str(tightest.directory))
+    return None if tightest is None else (tightest.max_bytes, named(tightest.directory))
 
 
 def _path_up(base: Path, mount: Path) -> list[Path]:

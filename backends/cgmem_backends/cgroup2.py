@@ -18,6 +18,7 @@ from typing import NamedTuple
 from cgmem.contract import (
     Capabilities,
     EffectiveLimits,
+    Group,
     Limits,
     Scope,
     ScopeRecord,
@@ -74,6 +75,7 @@ class Cgroup2Backend:
         mkdir: Callable[[Path], None] = os.mkdir,
         rmdir: Callable[[Path], None] = os.rmdir,
         source: SubtreeSource | None = None,
+        group: Group | None = None,
     ) -> None:
         self._proc = proc
         self._systemd_runs = subtree.systemd_runs() if systemd_runs is None else systemd_runs
@@ -89,6 +91,10 @@ class Cgroup2Backend:
         self._claimed: _Claimed | None = None
         self._spare = Spare()
         self._source = source or subtree.OwnCgroup(self._host)
+        if source is None and group is not None:
+            from cgmem_backends.group_cgroup import GroupWithin
+
+            self._source = GroupWithin(self._source, group, mkdir=mkdir, rmdir=rmdir)
         self._bell: bytes | None = None
 
     @property
@@ -115,11 +121,12 @@ class Cgroup2Backend:
         self._spare.prepare(limits, self._make_scope)
 
     def close(self) -> None:
-        """Remove a cgroup that was made ahead, and send the guard away."""
+        """Remove a cgroup that was made ahead, send the guard away, give the subtree back."""
         self._spare.close()
         self._guard.close()
         while self._more_guards:
             self._more_guards.pop().close()
+        self._source.release()
 
     def _open_new(self, record: ScopeRecord, limits: Limits) -> tuple[CgroupScope, EffectiveLimits]:
         scope = self._make_scope(limits)

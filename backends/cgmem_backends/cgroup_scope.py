@@ -30,6 +30,7 @@ from cgmem_backends import cgroup_budget, scope_record, subtree
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.ancestry import Ancestry
+from cgmem_backends.group_cgroup import named
 from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.placement import Placement
 
@@ -206,7 +207,7 @@ class CgroupScope:
         if above is None or (own.max_bytes is not None and own.max_bytes <= above.max_bytes):
             return own
         return own._replace(
-            effective_max_bytes=above.max_bytes, effective_max_source=str(above.directory)
+            effective_max_bytes=above.max_bytes, effective_max_source=named(above.directory)
         )
 
     def limits(self) -> Limits:
@@ -299,4 +300,4 @@ class CgroupScope:
     def _ancestors_with_oom(self) -> tuple[str, ...]:
         before = self._ancestor_ooms
         now = self._ancestry.ooms()
-        return tuple(str(path) for path, count in now.items() if count > before.get(path, 0))
+        return tuple(named(path) for path, count in now.items() if count > before.get(path, 0))

@@ -55,12 +55,16 @@ def find_hierarchy(proc: Path = Path("/proc")) -> Hierarchy:
     Raises `CgroupError` where they can't be read for want of descriptors or memory.
     """
     mounts = parse_mountinfo(_read(proc / "self/mountinfo"))
-    v1_memory = any(m.fstype == "cgroup" and "memory" in m.super_options for m in mounts)
+    cgroups = _read(proc / "self/cgroup")
+    # A container may have v2 mounted alone, while the machine has the controller on v1.
+    v1_memory = has_v1_memory(cgroups) or any(
+        m.fstype == "cgroup" and "memory" in m.super_options for m in mounts
+    )
     any_v1 = any(m.fstype == "cgroup" for m in mounts)
     unified = [m for m in mounts if m.fstype == "cgroup2"]
     if not unified:
-        return Hierarchy("v1" if any_v1 else "none", None, None)
-    own = parse_own_cgroup(_read(proc / "self/cgroup"))
+        return Hierarchy("v1" if any_v1 or v1_memory else "none", None, None)
+    own = parse_own_cgroup(cgroups)
     mount, directory = _nearest(unified, own)
     kind: Kind = "hybrid" if v1_memory else "v2"
     return Hierarchy(kind, Path(mount.point), directory, mount.read_only)
@@ -95,6 +99,15 @@ def parse_own_cgroup(text: bytes) -> str | None:
         if line.startswith(b"0::"):
             return os.fsdecode(line[3:]).removesuffix(" (deleted)")
     return None
+
+
+def has_v1_memory(text: bytes) -> bool:
+    """Whether /proc/PID/cgroup has a line of a v1 hierarchy with the memory controller."""
+    return any(
+        b"memory" in line.split(b":", 2)[1].split(b",")
+        for line in text.splitlines()
+        if line.count(b":") >= 2
+    )
 
 
 def _nearest(unified: list[_Mount], own: str | None) -> tuple[_Mount, Path | None]:

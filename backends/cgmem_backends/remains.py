@@ -15,8 +15,8 @@ from pathlib import Path
 from cgmem.contract import ScopeRecord
 from cgmem.errors import CgmemError, CgroupError
 from cgmem_backends import cgroup_directory as cg
+from cgmem_backends import group_cgroup, scope_record
 from cgmem_backends import kernel_files as kf
-from cgmem_backends import scope_record
 from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.subtree import RECORD_XATTR
 
@@ -49,6 +49,10 @@ def left_behind(directories: Iterable[Path], proc: Path) -> Found:
     write a log line to.
     """
     for directory in directories:
+        if group_cgroup.is_left(directory):
+            if _owner(directory) == os.geteuid() and _old(directory):
+                yield directory, NOBODY
+            continue
         name = _NAME.fullmatch(directory.name)
         if name is None or int(name[1]) == os.getpid():  # ours: no need to look
             continue

@@ -13,7 +13,7 @@ _GONE = frozenset({errno.ENOENT, errno.ENODEV})
 _HINTS = {
     errno.EACCES: (
         "this user must own the cgroup and the nearest cgroup above both it and this process: "
-        "start from a delegated scope, as in `systemd-run --user --scope -p Delegate=yes COMMAND`"
+        "`--backend systemd` starts from within a scope where that is so, or has systemd do it"
     ),
     errno.EBUSY: (
         "a cgroup that passes controllers on to others may hold no process itself: "

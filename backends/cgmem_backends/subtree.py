@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from cgmem.contract import Usability
 from cgmem.errors import BackendUnavailable, CgroupError, ScopeVanished
+from cgmem_backends import host_advice
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.cgroup_directory import own_pids, read_file, write_file
 from cgmem_backends.hierarchy import Hierarchy
@@ -63,6 +64,9 @@ class OwnCgroup:
         """Divide it. Moves this process to a leaf if the kernel asks for it."""
         host = self._look()
         return Subtree(claim(host), host.hierarchy)
+
+    def release(self) -> None:
+        """Nothing: the own cgroup stays divided for whoever comes next."""
 
 
 def systemd_runs(run: Path = Path("/run")) -> bool:
@@ -113,52 +117,20 @@ def visible_base(host: Host) -> tuple[Path | None, Usability]:
     """The cgroup that would be divided, or why there is none to be seen."""
     hierarchy = host.hierarchy
     if hierarchy.kind != "v2":
-        return None, _NO_V2[hierarchy.kind]
+        return None, host_advice.no_v2(hierarchy, host.proc)
     if hierarchy.read_only:
-        return None, Usability(
-            False,
-            f"cgroup2 is mounted read-only on {hierarchy.mount}",
-            "give the container a writable cgroup namespace "
-            "(for example: --cgroupns=private with /sys/fs/cgroup mounted rw)",
-        )
+        return None, host_advice.read_only(hierarchy)
     if hierarchy.own is None or not hierarchy.own.is_dir():
-        return None, Usability(
-            False,
-            "this process's cgroup can't be seen in what is mounted",
-            "mount cgroup2 in this namespace: mount -t cgroup2 none /sys/fs/cgroup",
-        )
+        return None, host_advice.out_of_sight()
     own = hierarchy.own
     # An earlier supervisor of the same family has moved us (or the shell above us) already.
     return (own.parent if own.name == SUPERVISOR_LEAF else own), Usability(True, "")
 
 
-_BOOT_V2 = (
-    "boot with systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=memory on the kernel command line"
-)
-_NO_V2 = {
-    "hybrid": Usability(
-        False, "hybrid cgroups: the memory controller is on a v1 hierarchy", _BOOT_V2
-    ),
-    "v1": Usability(False, "only cgroup v1 is mounted", _BOOT_V2),
-    "none": Usability(
-        False,
-        "no cgroup2 file system is mounted",
-        "mount -t cgroup2 none /sys/fs/cgroup (as root)",
-    ),
-}
-
-
 def _controller(host: Host, base: Path) -> Usability | None:
-    controllers = (read_file(base, kf.CONTROLLERS) or b"").split()
-    if b"memory" in controllers:
+    if b"memory" in (read_file(base, kf.CONTROLLERS) or b"").split():
         return None
-    return Usability(
-        False,
-        f"no memory controller in {host.hierarchy.shown(base)} "
-        f"(there: {b' '.join(controllers).decode() or 'none'})",
-        "systemctl edit user@.service, add [Service] Delegate=memory; "
-        "on boards that switch it off: cgroup_enable=memory on the kernel command line",
-    )
+    return host_advice.no_controller(host.hierarchy, base, host.proc)
 
 
 def _writable(host: Host, base: Path) -> Usability | None:
@@ -167,7 +139,11 @@ def _writable(host: Host, base: Path) -> Usability | None:
             return Usability(
                 False,
                 f"no permission to write {path}",
-                "start it in a delegated unit: systemd-run --user --scope -p Delegate=yes COMMAND",
+                _ask_systemd(host)
+                if host.systemd_runs
+                else f"as root: mkdir /sys/fs/cgroup/NAME && chown -R {host.euid}"
+                " /sys/fs/cgroup/NAME && echo PID > /sys/fs/cgroup/NAME/cgroup.procs; in a"
+                f" container: {host_advice.CONTAINER}",
             )
     return None
 
@@ -175,12 +151,20 @@ def _writable(host: Host, base: Path) -> Usability | None:
 def _delegated(host: Host, base: Path) -> Usability | None:
     if not host.systemd_runs or _is_namespace_root(host, base) or _marked(base):
         return None
-    manager = "--user " if host.euid else ""
     return Usability(
         False,
-        f"systemd manages {host.hierarchy.shown(base)} and has not delegated it",
-        f"systemd-run {manager}--scope -p Delegate=yes COMMAND",
+        f"systemd manages {host.hierarchy.shown(base)}, and there is no mark that it has delegated"
+        " it",
+        _ask_systemd(host),
     )
+
+
+def _ask_systemd(host: Host) -> str:
+    # A user's manager leaves no mark on what it delegates, so `systemd-run --user -p Delegate=yes`
+    # would not help.
+    if host.euid:
+        return "--backend systemd, which asks for a delegated scope by itself (auto does, too)"
+    return "systemd-run --scope -p Delegate=yes COMMAND, or --backend systemd"
 
 
 def _is_namespace_root(host: Host, base: Path) -> bool:
@@ -201,13 +185,25 @@ def _alone(host: Host, base: Path) -> Usability | None:
         return None
     strangers = set(own_pids(base)) - family(host.proc)
     if not strangers:
-        return None
+        return _hidden(host, base)
     named = ", ".join(f"{pid} ({_comm(host.proc, pid)})" for pid in sorted(strangers)[:3])
     return Usability(
         False,
         f"{host.hierarchy.shown(base)} holds processes that are not this one or its ancestors: "
         f"{named}",
         "start the supervisor in a cgroup of its own",
+    )
+
+
+def _hidden(host: Host, base: Path) -> Usability | None:
+    """Processes of another pid namespace read as 0 in cgroup.procs, and can't be moved."""
+    if b"0" not in (read_file(base, kf.PROCS) or b"").split():
+        return None
+    return Usability(
+        False,
+        f"{host.hierarchy.shown(base)} holds processes that can't be seen in this pid namespace",
+        "have the container's starter put it into a cgroup of its own before it makes the cgroup"
+        f" namespace; {host_advice.CONTAINER}",
     )
 
 

@@ -40,6 +40,9 @@ class SubtreeSource(Protocol):
     def claim(self) -> Subtree:
         """Make the subtree ready. Raises `BackendUnavailable` with the reason."""
 
+    def release(self) -> None:
+        """Give up what only this source needs; scopes in it may live. Never raises."""
+
 
 def in_family_scope(directory: Path) -> bool:
     """Whether a cgroup lies in a scope that systemd gave to a supervisor, whoever that is."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cgmem.contract import BY_RULE, Leave
+from cgmem.contract import BY_RULE, Group, Leave
 from cgmem_backends.cgroup2 import Cgroup2Backend
+from cgmem_backends.subtree_source import SubtreeSource
 from cgmem_backends.systemd_family import FamilyScope
 
 
@@ -15,5 +16,16 @@ class SystemdBackend(Cgroup2Backend):
     name = "systemd"
     in_family_scopes = True
 
-    def __init__(self, leave: Leave = BY_RULE, *, proc: Path = Path("/proc")) -> None:
-        super().__init__(proc=proc, source=FamilyScope(leave))
+    def __init__(
+        self,
+        leave: Leave = BY_RULE,
+        *,
+        proc: Path = Path("/proc"),
+        group: Group | None = None,
+    ) -> None:
+        source: SubtreeSource = FamilyScope(leave)
+        if group is not None:
+            from cgmem_backends.systemd_group import GroupScope
+
+            source = GroupScope(leave, group)
+        super().__init__(proc=proc, source=source)

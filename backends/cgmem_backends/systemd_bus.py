@@ -70,6 +70,16 @@ class Bus:
         """Give up the connection."""
         self._socket.close()
 
+    def peer_pid(self) -> int:
+        """Who listens at the socket, as this pid namespace knows it; 0 if that is outside of it."""
+        import socket
+        import struct
+
+        found = self._socket.getsockopt(
+            socket.SOL_SOCKET, getattr(socket, "SO_PEERCRED", 17), struct.calcsize("3i")
+        )
+        return int(struct.unpack("3i", found)[0])
+
     def manager(self, member: str, signature: str = "", *arguments: Any) -> tuple[Any, ...]:
         """Call a method of the manager object and return what it returns."""
         return self._call(_NAME, _PATH, _MANAGER, member, signature, arguments)

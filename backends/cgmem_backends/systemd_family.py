@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from cgmem.contract import BY_RULE, Leave, Usability
 from cgmem.errors import BackendUnavailable
 from cgmem_backends import subtree
+from cgmem_backends import systemd_held as held
 from cgmem_backends.ancestry import Ancestry
-from cgmem_backends.hierarchy import find_hierarchy, parse_own_cgroup
-from cgmem_backends.linux_calls import get_xattr, set_xattr
+from cgmem_backends.hierarchy import find_hierarchy
+from cgmem_backends.linux_calls import get_xattr
 from cgmem_backends.placement_rule import Move, placement_rule
 from cgmem_backends.scope_record import process_start
 from cgmem_backends.subtree import Host, OwnCgroup
 from cgmem_backends.subtree_source import Subtree, in_family_scope
-from cgmem_backends.systemd_attacher import Attacher
 from cgmem_backends.systemd_bus import Bus, BusError
 from cgmem_backends.systemd_manager import (
     Manager,
@@ -39,20 +36,6 @@ from cgmem_backends.systemd_manager import (
     no_answer,
 )
 from cgmem_backends.systemd_scope_unit import start_scope
-
-_HOLD = "/bin/cat"
-
-
-class _Family(NamedTuple):
-    subtree: Subtree
-    holder: subprocess.Popen[bytes] | None
-    attacher: Attacher | None
-
-    def drop(self) -> None:
-        """Give up what kept a scope that is gone."""
-        _let_go(self.holder)
-        if self.attacher is not None:
-            self.attacher.close()
 
 
 class FamilyScope:
@@ -69,7 +52,7 @@ class FamilyScope:
     def inspect(self) -> Usability:
         """Say whether a manager would give the scope, and whether this process would move."""
         host = self._look()
-        if _inside(host):
+        if inside(host):
             return OwnCgroup(self._look).inspect()
         found = _manager_for(host)
         return found if isinstance(found, Usability) else _usable(host, found, self._rule(host))
@@ -84,39 +67,37 @@ class FamilyScope:
                 family.drop()
                 _state.family = None
             host = self._look()
-            if _inside(host):
+            if inside(host):
                 return OwnCgroup(self._look).claim()
-            manager = _manager_for(host)
-            if isinstance(manager, Usability):
-                raise BackendUnavailable(manager.reason, hint=manager.fix)
-            _state.family = self._ask(host, manager)
+            _state.family = self._ask(host, manager_of(host))
             return _state.family.subtree
+
+    def release(self) -> None:
+        """Nothing: the scope is the whole process's."""
+
+    def moves(self) -> bool:
+        """Whether `claim` moves this process, or has."""
+        with _state.lock:
+            if _state.family is not None:
+                return _state.family.holder is None
+        return self._rule(self._look()).allowed
 
     def _rule(self, host: Host) -> Move:
         own = host.hierarchy.own
         return placement_rule(host.hierarchy.shown(own) if own else "", self._leave)
 
-    def _ask(self, host: Host, manager: Manager) -> _Family:
-        holder = None if self._rule(host).allowed else _start_holder()
+    def _ask(self, host: Host, manager: Manager) -> held.Family:
+        holder = None if self._rule(host).allowed else held.start_holder()
         try:
             inside = os.getpid() if holder is None else holder.pid
             unit = f"cgmem-{os.getpid()}-{process_start(os.getpid())}-{next(_state.numbers)}.scope"
             _start_scope(host, manager, unit, inside)
-            base = _base_of(host, inside, unit)
-            subtree.divide(host, base, {inside})
-            # User managers leave this mark of delegation out; a cgmem inside goes by it.
-            with suppress(OSError):
-                set_xattr(base, "user.delegate", b"1")
+            base = held.base_of(host, inside, unit)
+            held.make_ready(host, base, {inside})
         except BaseException:
-            _let_go(holder)
+            held.let_go(holder)
             raise
-        hierarchy = self._look().hierarchy
-        own = hierarchy.own
-        attacher = None
-        if holder is not None and not (own and may_enter(own, base)):
-            attacher = Attacher(manager.address, unit)
-        subtree_of_all = Subtree(base, hierarchy, attacher.attach if attacher else None)
-        return _Family(subtree_of_all, holder, attacher)
+        return held.family_of(manager, unit, base, self._look().hierarchy, holder)
 
 
 class _State:
@@ -124,7 +105,8 @@ class _State:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.family: _Family | None = None
+        self.family: held.Family | None = None
+        self.groups: dict[str, held.Family] = {}
         self.numbers = itertools.count(1)
 
 
@@ -137,10 +119,23 @@ def look_at_host() -> Host:
     return Host(find_hierarchy(proc), proc, subtree.systemd_runs(), os.geteuid())
 
 
-def _inside(host: Host) -> bool:
+def state() -> _State:
+    """What this very process has; a forked child begins anew."""
+    return _state
+
+
+def inside(host: Host) -> bool:
     """This process is in a family scope already: an earlier supervisor's, or a scope in one."""
     own = host.hierarchy.own
     return own is not None and in_family_scope(own)
+
+
+def manager_of(host: Host) -> Manager:
+    """The manager that gives scopes. Raises `BackendUnavailable`."""
+    manager = _manager_for(host)
+    if isinstance(manager, Usability):
+        raise BackendUnavailable(manager.reason, hint=manager.fix)
+    return manager
 
 
 def _manager_for(host: Host) -> Manager | Usability:
@@ -194,13 +189,13 @@ def _usable(host: Host, manager: Manager, move: Move) -> Usability:
 def _start_scope(host: Host, manager: Manager, unit: str, pid: int) -> None:
     try:
         with Bus(manager.address) as bus:
-            start_scope(bus, unit, pid, _limit_above(host))
+            start_scope(bus, unit, pid, limit_above(host))
     except BusError as error:
         found = no_answer(error, manager.address)
         raise BackendUnavailable(found.reason, hint=found.fix) from error
 
 
-def _limit_above(host: Host) -> int | None:
+def limit_above(host: Host) -> int | None:
     """The limit that holds where this process is: who leaves must not escape it."""
     hierarchy = host.hierarchy
     if hierarchy.own is None or hierarchy.mount is None:
@@ -209,48 +204,13 @@ def _limit_above(host: Host) -> int | None:
     return None if found is None else found.max_bytes
 
 
-def _base_of(host: Host, pid: int, unit: str) -> Path:
-    try:
-        path = parse_own_cgroup((host.proc / str(pid) / "cgroup").read_bytes())
-    except OSError:
-        path = None
-    if path is None or host.hierarchy.mount is None or Path(path).name != unit:
-        raise BackendUnavailable(
-            f"systemd started {unit}, but process {pid} is in {path or 'no cgroup'}",
-            hint="cgmem doctor",
-        )
-    return host.hierarchy.mount / path.lstrip("/")
-
-
-def _start_holder() -> subprocess.Popen[bytes]:
-    """Start what keeps the scope while it holds nothing else; it ends with this process."""
-    try:
-        # A session of its own: Ctrl-C is not meant for it.
-        return subprocess.Popen(
-            [_HOLD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={},
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise BackendUnavailable(f"{_HOLD} can't be started: {error.strerror}") from error
-
-
-def _let_go(holder: subprocess.Popen[bytes] | None) -> None:
-    if holder is not None:
-        with suppress(OSError):
-            holder.communicate()
-
-
 def _after_fork_in_child() -> None:
     global _state  # noqa: PLW0603  (the one piece of state of this module)
-    holder = _state.family.holder if _state.family else None
-    if holder is not None and holder.stdin is not None:
-        holder.returncode = 0  # the parent's child
-        holder.stdin.close()  # or the holder would wait for us too
+    families = [*_state.groups.values(), *([_state.family] if _state.family else [])]
+    for holder in (family.holder for family in families):
+        if holder is not None and holder.stdin is not None:
+            holder.returncode = 0  # the parent's child
+            holder.stdin.close()  # or the holder would wait for us too
     _state = _State()
 
 

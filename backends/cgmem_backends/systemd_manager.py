@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cgmem.contract import Usability
+from cgmem_backends import host_advice
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.cgroup_directory import read_file
-from cgmem_backends.hierarchy import Hierarchy
+from cgmem_backends.hierarchy import Hierarchy, parse_own_cgroup
 from cgmem_backends.systemd_address import Address, manager_address
 from cgmem_backends.systemd_bus import Bus, BusError
 
@@ -42,6 +43,8 @@ def find_manager(hierarchy: Hierarchy, euid: int, run: Path = Path("/run")) -> M
         return Usability(False, f"{who}: {address}", linger_command(euid) if euid else None)
     try:
         with Bus(address) as bus:
+            if _outside(bus.peer_pid()):
+                return _other_side(address)
             version = parse_version(bus.manager_property("Version"))
             control_group = str(bus.manager_property("ControlGroup"))
     except BusError as error:
@@ -49,7 +52,28 @@ def find_manager(hierarchy: Hierarchy, euid: int, run: Path = Path("/run")) -> M
     # systemd may say nothing for the root.
     directory = (hierarchy.mount or Path("/")) / control_group.strip("/")
     manager = Manager(address, version, directory)
-    return _refusal(manager) or manager
+    return _refusal(manager, hierarchy) or manager
+
+
+def _outside(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether a process is in another pid or cgroup namespace than this one, outside of it."""
+    if pid == 0:
+        return True
+    try:
+        path = parse_own_cgroup((proc / str(pid) / "cgroup").read_bytes())
+    except OSError:
+        return False
+    return path is not None and path.startswith("/..")
+
+
+def _other_side(address: Address) -> Usability:
+    who = "user" if address.user else "system"
+    return Usability(
+        False,
+        f"the {who} manager at {address.socket} is outside of this container: what it makes can't"
+        " be reached from here",
+        f"--backend cgroup2, in a cgroup of the container's own; {host_advice.CONTAINER}",
+    )
 
 
 def parse_version(text: str) -> int:
@@ -79,7 +103,7 @@ def no_answer(error: BusError, address: Address) -> Usability:
     return Usability(False, f"the {who} manager refused: {error} ({error.name})")
 
 
-def _refusal(manager: Manager) -> Usability | None:
+def _refusal(manager: Manager, hierarchy: Hierarchy) -> Usability | None:
     if manager.version < OLDEST_VERSION:
         return Usability(
             False,
@@ -88,13 +112,9 @@ def _refusal(manager: Manager) -> Usability | None:
         )
     controllers = (read_file(manager.directory, kf.CONTROLLERS) or b"").split()
     if b"memory" not in controllers:
-        return Usability(
-            False,
-            f"the {manager.name} has no memory controller to pass on",
-            "systemctl edit user@.service, add [Service] Delegate=cpu memory pids, log in again"
-            if manager.address.user
-            else "cgroup_enable=memory on the kernel command line",
-        )
+        why = host_advice.no_controller(hierarchy, manager.directory, Path("/proc"))
+        reason = f"the {manager.name} has no memory controller to pass on: {why.reason}"
+        return why._replace(reason=reason)
     return None
 
 

@@ -30,6 +30,17 @@ def start_scope(bus: Bus, unit: str, pid: int, memory_max: int | None) -> None:
         raise BusError("job-failed", f"the job to start {unit} ended as {result!r}")
 
 
+def set_memory_max(bus: Bus, unit: str, memory_max: int) -> None:
+    """Set a running scope's budget until it ends. Raises `BusError`."""
+    asked = [("MemoryMax", ("t", memory_max))]
+    bus.manager("SetUnitProperties", "sba(sv)", unit, True, asked)
+
+
+def enter_scope(bus: Bus, unit: str, leaf: str, pid: int) -> None:
+    """Have a process put into a cgroup of a running scope. Raises `BusError`."""
+    bus.manager("AttachProcessesToUnit", "ssau", unit, f"/{leaf}", [pid])
+
+
 def properties(pid: int, memory_max: int | None) -> Properties:
     """What the scope shall be. Nothing in it comes from the environment or a command line."""
     asked: Properties = [

@@ -99,7 +99,7 @@ def _print(finding: dict[str, Any]) -> None:
         _print_line("trial", f"FAILED: {finding['trial_error']}")
     if finding["trial"] is not None:
         _print_trial(Trial(**finding["trial"]))
-    for promise in finding["cannot"]:
+    for promise in finding["cannot"] if finding["usable"] else ():
         _print_line("can't", promise)
 
 

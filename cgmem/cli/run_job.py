@@ -157,6 +157,8 @@ def _started(supervisor: Supervisor, settings: Settings, process: MonitoredProce
             ("max", settings.max_bytes),
         )
     )
+    if settings.group_name is not None:
+        budget += f", group {settings.group_name}"
     where = supervisor.logs(settings).directory
     choice = supervisor.choice(settings)
     return f"{process.subprocess_id}: {budget}; {choice.reason}; logs in {where}"

@@ -58,6 +58,8 @@ OPTIONS = (
     _setting("critical", "SIZE"),
     _setting("max", "SIZE"),
     _setting("swap", "SIZE"),
+    _setting("group_name", "NAME"),
+    _setting("group_max", "SIZE"),
     _setting("timeout", "SECONDS"),
     _setting("grace", "SECONDS"),
     _switch("keep", True),

@@ -93,6 +93,7 @@ def test_a_file_says_settings_and_agent_types(tmp_path: Path) -> None:
         "# budgets\n"
         "max: 2G\nswap: 0\ntimeout: 1.5\nkeep: true\nenforcement: off\n"
         "agent_types:\n  engineer: {max: 1G}\n  'qa':\n    max: \"512M\"\n"
+        "groups:\n  build: 3G\n"
     )
 
     assert read(file) == (
@@ -100,6 +101,7 @@ def test_a_file_says_settings_and_agent_types(tmp_path: Path) -> None:
         {"max": "2G", "swap": 0, "timeout": 1.5, "keep": True, "enforcement": "off"},
         {"engineer": {"max": "1G"}, "qa": {"max": "512M"}},
         {},
+        {"build": "3G"},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cgmem import selector
-from cgmem.contract import BY_RULE, Backend, Capabilities, Leave, Usability
+from cgmem.contract import BY_RULE, Backend, Capabilities, Group, Leave, Usability
 from cgmem.errors import BackendUnavailable, ConfigurationError, EnforcementError
 from tests.unit.fakes import FakeBackend, FakeClock
 
@@ -18,7 +18,7 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeBackend]:
         backend.name = name
     made["psutil"].capabilities = Capabilities(False, False, True, False, "rss")
 
-    def load(name: str, leave: Leave = BY_RULE) -> Backend:
+    def load(name: str, leave: Leave = BY_RULE, group: Group | None = None) -> Backend:
         return made[name]
 
     monkeypatch.setattr(selector, "load", load)
@@ -125,3 +125,13 @@ def test_the_machine_has_memory() -> None:
     memory = selector.system_memory()
 
     assert 0 < memory.available_bytes <= memory.total_bytes
+
+
+def test_a_group_takes_the_kernel(backends: dict[str, FakeBackend]) -> None:
+    """Where only polling works, or was asked for, a group is refused and the reason says so."""
+    group = Group("build", 1 << 30)
+    assert selector.choose(group=group).backend.name == "cgroup2"
+    backends["cgroup2"].usability = backends["systemd"].usability = Usability(False, "no", "fix it")
+    for wanted in ("auto", "psutil"):
+        with pytest.raises(EnforcementError, match="group build needs them, but no kernel limits"):
+            selector.choose(wanted, group=group)

@@ -50,7 +50,7 @@ def test_the_defaults_are_the_specs() -> None:
     """With nothing set anywhere, every value is the documented default and says so."""
     settings = resolved()
 
-    assert settings[:6] == (GB, 2 * GB, 4 * GB, 0, "auto", None)
+    assert settings[:8] == (GB, 2 * GB, 4 * GB, 0, None, None, "auto", None)
     assert settings.enforcement == "best-effort"
     assert settings.oom_group is True
     assert settings.accounting == "non-reclaimable"
@@ -415,7 +415,7 @@ def test_the_table_names_each_setting_once() -> None:
         names = [getattr(setting, column) for setting in TABLE]
         assert len(set(names)) == len(names)
     assert {setting.field for setting in TABLE} == set(Settings._fields) - {
-        "agent_types", "config_path", "origins", "templates",
+        "agent_types", "config_path", "groups", "origins", "templates",
     }  # fmt: skip
     assert "disabled" not in FILE_KEYS
 
@@ -464,3 +464,45 @@ def test_templates_are_shown(tmp_path: Path) -> None:
     file = tmp_path / "cgmem.yaml"
     assert shown["command"] == ("['a', '{prompt}']", f"{file}: command")
     assert shown["agent_types.qa.env"] == ("{'A': 'b'}", f"{file}: agent_types.qa.env")
+
+
+GROUPS = "groups:\n  build: 6G\nagent_types:\n  compiler: {group_name: build, max: 4G}\n"
+
+
+def test_a_groups_budget_from_the_file(tmp_path: Path) -> None:
+    """Whoever names a group has the budget that the file gives it, and it says so."""
+    settings = from_file(tmp_path, GROUPS, agent_type="compiler")
+
+    assert (settings.group_name, settings.group_max_bytes) == ("build", 6 * GB)
+    assert settings.origins["group_max"] == f"{tmp_path}/cgmem.yaml: groups.build"
+    assert from_file(tmp_path, GROUPS).group_name is None
+    shown = {row.name: row.value for row in rows(settings)}
+    assert shown["groups.build"] == "6G"
+
+
+def test_a_groups_budget_from_elsewhere(tmp_path: Path) -> None:
+    """A size that is given beats the file's; another group's is not taken."""
+    given = {"group_name": "build", "group_max": "2G"}
+
+    assert from_file(tmp_path, GROUPS, arguments=given).group_max_bytes == 2 * GB
+    assert from_file(tmp_path, GROUPS, arguments={"group_name": "x"}).group_max_bytes is None
+
+
+def test_contradictions_about_a_group() -> None:
+    """A budget without a name, and a budget where nothing is to be enforced."""
+    assert "no group is named" in str(refusal({"group_max": "1G"}))
+    error = refusal({"group_name": "build", "enforcement": "off"})
+    assert "--group" in str(error)
+    assert "--enforcement" in str(error)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "-a", "a.scope", "a\n", "x" * 65, 7])
+def test_names_of_groups(name: object) -> None:
+    """A group's name becomes part of a path and of a unit's name: plain words only."""
+    assert "can't be the name of a group" in str(refusal({"group_name": name}))
+
+
+def test_names_of_groups_in_the_file(tmp_path: Path) -> None:
+    """They are checked where they are written."""
+    with pytest.raises(ConfigurationError, match=r"groups\.a b"):
+        from_file(tmp_path, "groups:\n  a b: 1G\n")

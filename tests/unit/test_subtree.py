@@ -121,6 +121,15 @@ def test_hybrid(build: Build) -> None:
     assert "systemd.unified_cgroup_hierarchy=1" in fix
 
 
+def test_hybrid_seen_from_a_container(build: Build) -> None:
+    """v2 alone is mounted, but the machine has the memory controller on v1."""
+    fake = build()
+    (fake.proc / "self/cgroup").write_text("4:cpu,cpuacct:/x\n3:memory:/x\n0::/job\n")
+    reason, _ = refused(fake)
+
+    assert "hybrid" in reason
+
+
 def test_v1(build: Build) -> None:
     """Only v1."""
     reason, fix = refused(build(kind="v1"))
@@ -129,20 +138,73 @@ def test_v1(build: Build) -> None:
     assert "systemd.unified_cgroup_hierarchy=1" in fix
 
 
+def test_v1_by_choice(build: Build) -> None:
+    """Who switched v2 off by the kernel command line takes that word out."""
+    fake = build(kind="v1")
+    (fake.proc / "cmdline").write_text("ro quiet systemd.unified_cgroup_hierarchy=0\n")
+    _, fix = refused(fake)
+
+    assert fix.startswith("remove systemd.unified_cgroup_hierarchy=0 from")
+
+
+@pytest.mark.parametrize("kind", ["v1", "hybrid"])
+def test_wsl_2(build: Build, kind: str) -> None:
+    """WSL's kernel command line is in a file of Windows."""
+    fake = build(kind=kind)
+    release = fake.proc / "sys/kernel/osrelease"
+    release.parent.mkdir(parents=True)
+    release.write_text("5.15.153.1-microsoft-standard-WSL2\n")
+    _, fix = refused(fake)
+
+    assert ".wslconfig" in fix
+    assert "kernelCommandLine=cgroup_no_v1=all" in fix
+    assert "wsl --shutdown" in fix
+
+
+def test_wsl_1(build: Build) -> None:
+    """WSL 1 has no cgroups at all, whatever is mounted."""
+    fake = build(kind="none")
+    release = fake.proc / "sys/kernel/osrelease"
+    release.parent.mkdir(parents=True)
+    release.write_text("4.4.0-19041-Microsoft\n")
+    reason, fix = refused(fake)
+
+    assert reason == "WSL 1 has no cgroups"
+    assert "--set-version" in fix
+
+
 def test_none(build: Build) -> None:
-    """No cgroup file system at all."""
+    """No cgroup file system at all, as in a chroot."""
     reason, fix = refused(build(kind="none"))
 
     assert "no cgroup2" in reason
     assert fix.startswith("mount -t cgroup2")
 
 
-def test_read_only(build: Build) -> None:
-    """As in most containers."""
+def test_no_proc(build: Build) -> None:
+    """Without /proc no cgroup can be found, so that is what to mend."""
+    fake = build(kind="none")
+    (fake.proc / "self/mountinfo").unlink()
+    reason, fix = refused(fake)
+
+    assert "is not mounted" in reason
+    assert fix.startswith("mount -t proc")
+
+
+def test_read_only_on_the_host(build: Build) -> None:
+    """A remount is enough where the root is the machine's."""
     reason, fix = refused(build(read_only=True))
 
     assert "read-only" in reason
-    assert "container" in fix
+    assert fix.startswith("mount -o remount,rw")
+
+
+def test_read_only_in_a_container(build: Build) -> None:
+    """As in most containers: it is started otherwise."""
+    reason, fix = refused(build(read_only=True, namespaced=True))
+
+    assert "read-only" in reason
+    assert "--cgroupns=private" in fix
 
 
 @pytest.mark.parametrize("own", ["/../outside", "/gone"])
@@ -154,13 +216,68 @@ def test_out_of_sight(build: Build, own: str) -> None:
 
 
 @pytest.mark.parametrize(("controllers", "there"), [("cpu pids", "cpu pids"), ("", "none")])
-def test_no_memory_controller(build: Build, controllers: str, there: str) -> None:
-    """Not delegated to us: what is there is named."""
+def test_switched_off_in_the_kernel(build: Build, controllers: str, there: str) -> None:
+    """Not even the root has it: what is there is named."""
     reason, fix = refused(build(controllers=controllers))
 
     assert f"(there: {there})" in reason
-    assert "Delegate=memory" in fix
-    assert "cgroup_enable=memory" in fix
+    assert "switched off" in reason
+    assert "add cgroup_enable=memory" in fix
+
+
+def test_disabled_by_the_kernel_command_line(build: Build) -> None:
+    """Who said so takes it back."""
+    fake = build(controllers="cpu")
+    (fake.proc / "cmdline").write_text("cgroup_disable=memory\n")
+    _, fix = refused(fake)
+
+    assert fix.startswith("remove cgroup_disable=memory")
+
+
+def test_not_given_to_a_container(build: Build) -> None:
+    """Its own root lacks it: the host's user needs the delegation."""
+    reason, fix = refused(build({}, own="/", namespaced=True, controllers="cpu"))
+
+    assert "this container gets none" in reason
+    assert "on the host" in fix
+
+
+USERS = "/user.slice/user-1000.slice/user@1000.service"
+
+
+@pytest.mark.parametrize(
+    ("own", "holder", "fix"),
+    [
+        (
+            f"{USERS}/app.slice/x.scope",
+            "/user.slice/user-1000.slice",
+            "user@.service.d/delegate.conf",
+        ),
+        ("/system.slice/x.service", "/system.slice", "systemctl set-property x.service Memory"),
+        ("/group/one", "/group", "echo +memory > /sys/fs/cgroup/group/cgroup.subtree_control"),
+    ],
+)
+def test_kept_by_a_cgroup_above(build: Build, own: str, holder: str, fix: str) -> None:
+    """The one that has the controller and keeps it is named, with the command for its owner."""
+    fake = build({own: {}}, own=own)
+    for path in (fake.at(own), *fake.at(own).parents):
+        if path == fake.at(holder):
+            break
+        (path / kf.CONTROLLERS).write_text("cpu\n")
+    reason, found = refused(fake, systemd=True, euid=1000)
+
+    assert reason.endswith(f": {holder} does not pass it on")
+    assert fix in found
+
+
+def test_processes_of_another_pid_namespace(build: Build) -> None:
+    """The container's starter is in its cgroup, where it can be neither seen nor moved."""
+    fake = build()
+    fake.put("job", kf.PROCS, f"0\n{ME}\n")
+    reason, fix = refused(fake)
+
+    assert "can't be seen in this pid namespace" in reason
+    assert fix
 
 
 def test_no_controllers_file(build: Build) -> None:
@@ -180,17 +297,27 @@ def test_no_permission(build: Build, name: str) -> None:
     path.chmod(path.stat().st_mode | 0o200)
 
     assert reason == f"no permission to write {path}"
-    assert "systemd-run --user --scope -p Delegate=yes" in fix
+    assert "chown -R 1000" in fix
+
+
+def test_no_permission_under_systemd(build: Build) -> None:
+    """There the systemd backend needs none."""
+    fake = build()
+    fake.at("job").chmod(0o555)
+    _, fix = refused(fake, systemd=True, euid=1000)
+    fake.at("job").chmod(0o755)
+
+    assert "--backend systemd" in fix
 
 
 @pytest.mark.parametrize(
-    ("euid", "command"), [(0, "systemd-run --scope"), (1000, "--user --scope")]
+    ("euid", "command"), [(0, "systemd-run --scope -p Delegate=yes"), (1000, "--backend systemd")]
 )
 def test_not_delegated_under_systemd(build: Build, euid: int, command: str) -> None:
     """systemd's cgroups are systemd's until it says otherwise."""
     reason, fix = refused(build(), systemd=True, euid=euid)
 
-    assert reason == "systemd manages /job and has not delegated it"
+    assert reason.startswith("systemd manages /job, and there is no mark")
     assert command in fix
 
 

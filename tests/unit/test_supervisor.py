@@ -24,11 +24,13 @@ from cgmem.contract import (
     Alert,
     Cause,
     EffectiveLimits,
+    Group,
     Leave,
     Limits,
     SystemMemory,
 )
 from cgmem.errors import (
+    BackendUnavailable,
     CgmemError,
     CgroupError,
     ConfigurationError,
@@ -78,7 +80,11 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     made = FakeBackend(FakeClock())
 
     def choose(
-        wanted: str = "auto", *, kernel_limits_required: bool = False, leave: Leave = BY_RULE
+        wanted: str = "auto",
+        *,
+        kernel_limits_required: bool = False,
+        leave: Leave = BY_RULE,
+        group: Group | None = None,
     ) -> selector.Choice:
         return selector.Choice(made, "it is a fake")
 
@@ -799,3 +805,27 @@ def test_a_budget_set_from_outside_is_looked_for(
 
     assert until(lambda: process.level == "WARNING")
     assert backend.bell is False
+
+
+def test_each_group_has_a_backend_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend is chosen once for each group and once without; none gives way to the fallback."""
+    asked: list[Group | None] = []
+
+    def choose(*_: Any, group: Group | None, **__: Any) -> selector.Choice:
+        asked.append(group)
+        made = FakeBackend(FakeClock())
+        made.open_error = BackendUnavailable("no such cgroup") if group else None
+        return selector.Choice(made, "it is a fake")
+
+    monkeypatch.setattr(selector, "choose", choose)
+    supervisor = Supervisor({"log_dir": str(tmp_path), "preflight": False})
+    for _ in range(2):
+        with pytest.raises(BackendUnavailable, match="no such cgroup"):
+            start(supervisor, group_name="a", group_max="1G")
+        supervisor.choice(supervisor.settings({"group_name": "b"}))
+        supervisor.choice(supervisor.settings())
+    supervisor.close()
+
+    assert asked == [Group("a", 1 << 30), Group("b", None), None]

@@ -11,90 +11,30 @@ import pytest
 
 from cgmem.contract import BY_RULE, Leave, ScopeRecord, Usability
 from cgmem.errors import BackendUnavailable
-from cgmem_backends import scope_record, systemd_family, systemd_manager
+from cgmem_backends import scope_record, systemd_family
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.hierarchy import find_hierarchy
 from cgmem_backends.subtree import RECORD_XATTR, SUPERVISOR_LEAF, Host
-from cgmem_backends.systemd_address import Address
 from cgmem_backends.systemd_backend import SystemdBackend
 from cgmem_backends.systemd_bus import BusError
 from cgmem_backends.systemd_family import FamilyScope
-from cgmem_backends.systemd_manager import Manager
 from tests.unit.fake_cgroupfs import FakeCgroupfs, install
+from tests.unit.fake_systemd import MANAGER, SESSION, FakeSystemd, a_session, manager_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
-
-SESSION = "/user.slice/session-1.scope"
-MANAGER = "/user.slice/user@1000.service"
-
-
-class FakeSystemd:
-    """The part of systemd: a scope's cgroup is there, with the process inside."""
-
-    def __init__(self, fake: FakeCgroupfs) -> None:
-        self.fake = fake
-        self.started: list[tuple[str, int, int | None]] = []
-        self.refusal: BusError | None = None
-
-    def start_scope(self, _bus: object, unit: str, pid: int, memory_max: int | None) -> None:
-        """As systemd_scope_unit.start_scope."""
-        if self.refusal is not None:
-            raise self.refusal
-        self.started.append((unit, pid, memory_max))
-        path = f"{MANAGER}/cgmem.slice/{unit}"
-        above = self.fake.at(f"{MANAGER}/cgmem.slice")
-        if not above.exists():
-            self.fake.mkdir(above)
-            (above / "cgroup.subtree_control").write_text("memory\n")
-        self.fake.mkdir(self.fake.at(path))
-        process = self.fake.proc / str(pid)
-        process.mkdir(exist_ok=True)
-        (process / "cgroup").write_text(f"0::{path}\n")
-        self.fake.enter(path, pid)
-
-
-class NoBus:
-    """A connection that nothing is asked of."""
-
-    def __init__(self, _address: Address) -> None:
-        """Connect to nobody."""
-
-    def __enter__(self) -> NoBus:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Hang up."""
 
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroupfs:
     """A host where this process is in a login session."""
-    tree: dict[str, dict[str, str | None]] = {
-        SESSION: {},
-        MANAGER: {"cgroup.subtree_control": "memory\n"},
-    }
-    made = install(FakeCgroupfs(tmp_path, tree, own=SESSION), monkeypatch)
-    monkeypatch.setattr(systemd_manager, "os", made)
-    (made.at("/user.slice") / "cgroup.procs").chmod(0o444)  # root's, as between session and user@
-    monkeypatch.setattr(systemd_family, "get_xattr", made.get_xattr)
-    monkeypatch.setattr(systemd_family, "set_xattr", made.set_xattr)
-    return made
+    return a_session(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def systemd(fake: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSystemd]:
     """A manager that gives scopes."""
-    made = FakeSystemd(fake)
-    manager = Manager(Address(Path("/bus"), True, True), 257, fake.at(MANAGER))
-    monkeypatch.setattr(systemd_family, "find_manager", lambda *_: manager)
-    monkeypatch.setattr(systemd_family, "start_scope", made.start_scope)
-    monkeypatch.setattr(systemd_family, "Bus", NoBus)
-    monkeypatch.setattr(systemd_family, "lingers", lambda _euid: True)
-    state = systemd_family._State()
-    monkeypatch.setattr(systemd_family, "_state", state)
-    yield made
-    if state.family is not None:
-        state.family.drop()
+    with manager_of(fake, monkeypatch) as made:
+        yield made
 
 
 def source(fake: FakeCgroupfs, leave: Leave = BY_RULE, *, runs: bool = True) -> FamilyScope:

@@ -14,7 +14,7 @@ from cgmem.contract import Usability
 from cgmem_backends import systemd_manager
 from cgmem_backends.hierarchy import Hierarchy
 from cgmem_backends.systemd_address import manager_address
-from cgmem_backends.systemd_bus import BusError
+from cgmem_backends.systemd_bus import Bus, BusError
 from cgmem_backends.systemd_manager import (
     find_manager,
     lingers,
@@ -185,3 +185,29 @@ def test_who_may_enter(tmp_path: Path) -> None:
     (tmp_path / "user/cgroup.procs").touch()
 
     assert may_enter(own, other)
+
+
+def test_a_manager_outside_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket is bind-mounted here, but nothing that it makes can be seen."""
+    monkeypatch.setattr(Bus, "peer_pid", lambda _bus: 0)
+    with manager_at(bus_path(tmp_path)):
+        found = find_manager(hierarchy(tmp_path), os.geteuid(), tmp_path)
+
+    assert isinstance(found, Usability)
+    assert not found.usable
+    assert "outside of this container" in found.reason
+    assert "--backend cgroup2" in str(found.fix)
+
+
+@pytest.mark.parametrize(
+    ("path", "outside"), [("/../../init.scope", True), ("/init.scope", False), (None, False)]
+)
+def test_another_cgroup_namespace(tmp_path: Path, path: str | None, outside: bool) -> None:
+    """A process whose cgroup is above our namespace's root serves another one."""
+    (tmp_path / "1").mkdir()
+    if path is not None:
+        (tmp_path / "1/cgroup").write_text(f"0::{path}\n")
+
+    assert systemd_manager._outside(1, tmp_path) is outside
