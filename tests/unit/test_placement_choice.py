@@ -144,7 +144,7 @@ def test_a_cgroup_that_refuses_settles_nothing(cgroup: Cgroup) -> None:
         chosen.start(["true"], {}, **cgroup.where())
 
     assert caught.value.errno == errno.EACCES
-    assert "Delegate" in (caught.value.hint or "")
+    assert "--backend systemd" in (caught.value.hint or "")
     assert chosen.method == "posix_spawn"
 
 

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from cgmem import secrets
 from cgmem.secrets import MASK, masked
 
-SECRET = st.text(string.ascii_letters + string.digits + "!#$%*+,-./<>?@[]^_`{|}~", min_size=12)
+# What begins with "--" after a flag is taken for the next flag.
+SECRET = st.text(
+    string.ascii_letters + string.digits + "!#$%*+,-./<>?@[]^_`{|}~", min_size=12
+).filter(lambda text: not text.startswith("--"))
 ANY_SECRET = st.text(min_size=1).filter(
     lambda text: text == text.strip() and not text.startswith("--")
 )
