@@ -43,7 +43,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def target(name: str) -> Iterator[str]:
         yield name
 
-    def kill(to: Any, _grace: float) -> tuple[int, bool, bool]:
+    def kill(to: Any, _grace: float, _note: Any) -> tuple[int, bool, bool]:
         asked.append(to)
         return 1, False, True
 
