@@ -21,20 +21,9 @@ from tests.kernel.workloads import LEAKS, WORKLOADS, Budget, has_psi, has_swap
 # may not have the ordinary user that the others start processes as.
 collect_ignore_glob = [] if RUNS and IN_GUEST else ["test_systemd_[!p]*.py"]
 
-GREEDY = {"test_a_machine_out_of_memory"}
-"""Tests that take a machine's memory from everybody: `long` anywhere but in a guest."""
-
 SWAP_BYTES = 200 << 20
 
 Recorded = Callable[[str, Budget], Recording]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what a host must not run unasked, before those are picked that run."""
-    for item in items:
-        if item.name in GREEDY and not IN_GUEST:
-            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")

@@ -158,6 +158,7 @@ def little_left() -> Iterator[None]:
         pool.write_text("0")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_machine_out_of_memory(tmp_path: Path) -> None:
     """The same when the machine's memory is really used up, by somebody else."""

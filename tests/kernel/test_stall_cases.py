@@ -16,7 +16,6 @@ from cgmem.outcome import Outcome
 from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 from tests.kernel.conftest import Recorded, policy
-from tests.kernel.recording import record
 from tests.kernel.workloads import FULL, LEAKS, SHORT, Budget
 
 SIZES = [
@@ -58,8 +57,19 @@ def play_freeze(tmp_path: Path) -> Played:
 
 
 def play_hold(tmp_path: Path) -> Played:
-    """A leak that stays at the brake until we end it."""
-    return Played(record("leak", SHORT._replace(seconds=8.0), tmp_path, "hold").outcome)
+    """A leak that stays at the brake after its stall was told, until we end it."""
+    told: list[str] = []
+    with real.supervising(tmp_path, **leak_settings("hold")) as supervisor:
+        process = cgmem.spawn(
+            real.python(real.LEAK, 800),
+            supervisor=supervisor,
+            on_alert=lambda _, alert: told.append(alert.kind),
+        )
+        assert until(lambda: "stall" in told)
+        told_at = time.monotonic()
+        assert until(lambda: time.monotonic() - told_at > 2 * SHORT.stall_after)
+        process.kill()
+        return Played(process.outcome(PATIENCE))
 
 
 def play_stopped(tmp_path: Path) -> Played:
