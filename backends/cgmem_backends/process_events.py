@@ -7,7 +7,8 @@ process connector (linux/cn_proc.h; root only before 6.6) and taskstats
 
 Lines: {"event": "ready" | "cannot" | "lost", "what": "life" | "memory"}, {"event": "fork", "pid",
 "ppid"}, {"event": "exec", "pid"}, {"event": "exit", "pid", "status"}, {"event": "memory", "pid",
-"status", "peak_kib", "seconds", "name"}. `status` is a wait status.
+"status", "peak_kib", "seconds", "name"}. `status` is a wait status; the first three also have `at`,
+the kernel's time of it on the monotonic clock.
 
 pyroute2 opens the sockets and speaks netlink; they are read here, one message at a time. Its own
 `get` reads ahead into a queue without a bound, which under a storm of forks grows by megabytes a
@@ -39,8 +40,8 @@ _SO_RCVBUFFORCE = 33
 """socket(7), asm-generic/socket.h: past rmem_max, for CAP_NET_ADMIN. Python has no name for it."""
 
 # struct nlmsghdr, struct cn_msg, then struct proc_event: what, cpu, timestamp_ns and a union.
-_WHAT = Struct("=I")
-_WHAT_AT = 36
+_HEAD = Struct("=IIQ")
+_HEAD_AT = 36
 _UNION = Struct("=4I")
 _UNION_AT = 52
 _NONE, _FORK, _EXEC, _EXIT = 0, 1, 2, 0x80000000
@@ -181,25 +182,26 @@ def _enlarge(netlink: Any) -> None:
 
 def answer(data: bytes) -> int:
     """Read the connector's answer to who wants to listen: 0 or errno. An event is an answer too."""
-    (what,) = _WHAT.unpack_from(data, _WHAT_AT)
+    what, _, _ = _HEAD.unpack_from(data, _HEAD_AT)
     refused: int = _UNION.unpack_from(data, _UNION_AT)[0] if what == _NONE else 0
     return refused
 
 
 def life_events(data: bytes) -> Iterator[Event]:
     """Read one message of the process connector; threads are no processes of their own."""
-    (what,) = _WHAT.unpack_from(data, _WHAT_AT)
+    what, _, nanoseconds = _HEAD.unpack_from(data, _HEAD_AT)
+    at = nanoseconds / 1e9
     if what == _FORK:
         _, parent_tgid, child_pid, child_tgid = _UNION.unpack_from(data, _UNION_AT)
         if child_pid == child_tgid:
-            yield {"event": "fork", "pid": child_pid, "ppid": parent_tgid}
+            yield {"event": "fork", "pid": child_pid, "ppid": parent_tgid, "at": at}
     elif what == _EXEC:
         _, tgid, _, _ = _UNION.unpack_from(data, _UNION_AT)
-        yield {"event": "exec", "pid": tgid}
+        yield {"event": "exec", "pid": tgid, "at": at}
     elif what == _EXIT:
         pid, tgid, status, _ = _UNION.unpack_from(data, _UNION_AT)
         if pid == tgid:
-            yield {"event": "exit", "pid": pid, "status": status}
+            yield {"event": "exit", "pid": pid, "status": status, "at": at}
 
 
 def memory_event(message: Any) -> Event | None:

@@ -63,6 +63,8 @@ def command(name: str, as_json: bool) -> int:
         print(f"{'level':<12}{coloured(live.level)}{', frozen' if live.sample.frozen else ''}")
         for heading, value in _lines(live):
             print_field(heading, value)
+        for advice in _advice(live):
+            print(f"{'to change':<12}{plain(advice)}")  # never broken: to be pasted
     return 0
 
 
@@ -115,8 +117,6 @@ def _lines(live: LiveScope) -> Iterator[tuple[str, str]]:
     yield from _process_lines(with_pss(look(live.pids), snapshot))
     for number, alert in enumerate(recent_alerts(live)):
         yield "" if number else "alerts", f"{alert['timestamp'][11:19]}  {alert['message']}"
-    for advice in _advice(live):
-        yield "to change", advice
 
 
 def _memory(live: LiveScope) -> str:

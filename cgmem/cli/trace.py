@@ -148,7 +148,8 @@ def _follow(
 
 def _take(trace: Trace, source: EventSource, seconds: float) -> None:
     for event in source.events(seconds):
-        begun = trace.take(event, time.monotonic())
+        # When it was read says little: the reader may be late, a process's life is short.
+        begun = trace.take(event, event.get("at", time.monotonic()))
         if begun is not None:
             _look(trace, [begun])
 

@@ -135,15 +135,16 @@ def test_of_many_the_largest_are_kept() -> None:
 
 def connector(what: int, *union: int) -> bytes:
     """A message of the process connector: two headers, what, cpu, time and four numbers."""
-    return bytes(36) + struct.pack("=IIQ4I", what, 0, 0, *union) + bytes(8)
+    return bytes(36) + struct.pack("=IIQ4I", what, 0, 2_500_000_000, *union) + bytes(8)
 
 
 def test_messages_of_the_process_connector() -> None:
     """Threads are no processes; what is of no interest is left out."""
-    assert list(life_events(connector(1, 7, 1, 8, 8))) == [fork(8, 1)]
+    at = {"at": 2.5}
+    assert list(life_events(connector(1, 7, 1, 8, 8))) == [fork(8, 1) | at]
     assert list(life_events(connector(1, 7, 1, 8, 7))) == []
-    assert list(life_events(connector(2, 9, 8, 0, 0))) == [{"event": "exec", "pid": 8}]
-    ended = {"event": "exit", "pid": 8, "status": 9}
+    assert list(life_events(connector(2, 9, 8, 0, 0))) == [{"event": "exec", "pid": 8} | at]
+    ended = {"event": "exit", "pid": 8, "status": 9} | at
     assert list(life_events(connector(0x80000000, 8, 8, 9, 17))) == [ended]
     assert list(life_events(connector(0x80000000, 9, 8, 9, 17))) == []
     assert list(life_events(connector(0x200, 8, 8, 0, 0))) == []
