@@ -97,7 +97,7 @@ def choose(
             return Choice(backend, why, tuple(passed_over), _note(usability))
         passed_over.append((name, usability))
     if group is not None:
-        raise _nothing_works(wanted, f"group {group.name} needs them", passed_over)
+        raise _nothing_works(wanted, f"group {group.name} is the kernel's to hold", passed_over)
     required = "enforcement required" if kernel_limits_required else None
     raise _nothing_works(wanted, required, passed_over)
 
