@@ -30,6 +30,8 @@ KERNEL_AND_CONTRACT = ("tests/kernel", "tests/contract")
 #: plain has debian13's kernel, libc and Python: what a child gets is the same there.
 WITHOUT_PARITY = ("tests/kernel", "tests/contract/test_backend_contract.py")
 STALLS = ("tests/kernel/test_stall_cases.py",)
+#: A minute of sessions and services: with the newer systemd only, but for the matrix.
+WITHOUT_SYSTEMD_FAMILY = (*KERNEL_AND_CONTRACT, "--ignore=tests/kernel/test_systemd_family.py")
 #: What swap, huge pages or PSI can make a difference to.
 VARYING = tuple(
     f"tests/kernel/test_{name}.py"
@@ -66,14 +68,18 @@ class Case(NamedTuple):
 #: are there for that alone, and for the tests that it matters to. The whole product is --matrix's.
 PAIRWISE = (
     Case("debian13", None, "always"),
-    Case("debian12", "400M", "never"),
+    Case("debian12", "400M", "never", tests=WITHOUT_SYSTEMD_FAMILY),
     Case("plain", None, "never", psi=False, tests=WITHOUT_PARITY),
     Case("debian12", None, "always", psi=False, tests=STALLS),
     Case("debian13", "400M", "always", psi=False, tests=STALLS),
 )
 
 #: The same three guests; the first leaves nothing out.
-EACH_GUEST = (PAIRWISE[0]._replace(without=()), *PAIRWISE[1:3])
+EACH_GUEST = (
+    PAIRWISE[0]._replace(without=()),
+    PAIRWISE[1]._replace(tests=KERNEL_AND_CONTRACT),
+    PAIRWISE[2],
+)
 
 PYTEST = (
     *("python3", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
