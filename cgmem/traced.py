@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 _RECENT = 64
@@ -76,6 +76,17 @@ class Trace:
         """Only these live now: the others ended, unseen."""
         for pid in self._living.keys() - set(living):
             self._end(pid, at)
+
+    def leave_out_all_but(self, main: int | None) -> None:
+        """Forget what the hidden roots started beside `main`, their helpers, and all below."""
+        out: set[int] = set()
+        while more := {one.pid for one in self.processes if self._is_beside(one, main, out)} - out:
+            out |= more
+        self._ended = [one for one in self._ended if one.pid not in out]
+        self._living = {pid: one for pid, one in self._living.items() if pid not in out}
+
+    def _is_beside(self, process: Traced, main: int | None, out: Container[int]) -> bool:
+        return process.ppid in out or (process.ppid in self._hidden and process.pid != main)
 
     def take(self, event: Mapping[str, Any], at: float) -> int | None:
         """Take one event; the pid of a followed process that was begun by fork or exec."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -102,18 +104,31 @@ def _command_traced(
     source: EventSource, words: tuple[str, ...], limit: str | None, seconds: float | None
 ) -> tuple[int, Trace]:
     name = new_id(os.path.basename(words[0]))  # noqa: PTH119  (no path)
-    ours = [sys.executable, "-m", "cgmem", "run", "--id", name]
+    report = tempfile.TemporaryFile()  # noqa: SIM115  (until the end, closed below)
+    descriptor = report.fileno()
+    ours = [sys.executable, "-m", "cgmem", "run", "--id", name, "--report", f"fd:{descriptor}"]
     budget = [] if limit is None else ["--max", limit]
     # The terminal's keys are for the command; it is `run` that ends as it does.
     before = signal.signal(signal.SIGINT, lambda _signum, _frame: None)  # the default after exec
     try:
-        run = subprocess.Popen([*ours, *budget, "--", *words])
+        run = subprocess.Popen([*ours, *budget, "--", *words], pass_fds=(descriptor,))
         trace = Trace(hidden=[run.pid])
         _follow(trace, source, lambda: _pids(name), lambda: run.poll() is not None, seconds)
         status = run.wait()
+        # `run` has a guard, and may have other helpers.
+        trace.leave_out_all_but(_main_pid(report))
         return (128 - status if status < 0 else status), trace
     finally:
         signal.signal(signal.SIGINT, before)
+        report.close()
+
+
+def _main_pid(report: IO[bytes]) -> int | None:
+    """The command's pid as `run` reported it; None where it started none."""
+    report.seek(0)
+    text = report.read()
+    found = json.loads(text).get("pid") if text else None
+    return found if isinstance(found, int) else None
 
 
 def _pids(name: str) -> list[int]:
@@ -167,6 +182,8 @@ def _look(trace: Trace, pids: list[int]) -> None:
 
 
 def _print(trace: Trace, source: EventSource) -> None:
+    if not trace.processes:
+        return
     found = sorted(trace.processes, key=lambda process: process.peak_kib or 0, reverse=True)
     rows = [_row(process) for process in found[:_SHOWN]]
     print_table(("COMMAND", "PID", "PPID", "PEAK", "LIVED", "END"), rows, right=_NUMBERS)
@@ -243,4 +260,5 @@ def _as_json(trace: Trace, source: EventSource) -> dict[str, Any]:
         "more_processes": trace.dropped,
         "complete": not (source.cannot or source.lost),
         "cannot": source.cannot,
+        "lost_events": source.lost,
     }

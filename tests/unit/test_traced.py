@@ -119,6 +119,19 @@ def test_any_order_of_events_can_be_taken(events: list[dict[str, Any]]) -> None:
     assert len(trace.processes) <= begun
 
 
+def test_the_helpers_of_a_hidden_root_are_left_out() -> None:
+    """Only the main process and what it started is the command's."""
+    trace = Trace(hidden=[10])
+    for event in (fork(11, 10), fork(12, 11), fork(13, 10), fork(14, 13), fork(15, 14)):
+        trace.take(event, 1.0)
+    trace.seen(16, 1, "its parent is gone", None)
+    for pid in (11, 12, 13):
+        trace.take({"event": "exit", "pid": pid, "status": 0}, 2.0)
+    trace.leave_out_all_but(13)
+
+    assert sorted(process.pid for process in trace.processes) == [13, 14, 15, 16]
+
+
 def test_of_many_the_largest_are_kept() -> None:
     """A build of millions of processes takes no more memory than one of thousands."""
     trace = Trace(hidden=[10])
