@@ -44,6 +44,8 @@ def main() -> str | None:
     unknown = set(given.questions) - set(MODULES)
     if unknown:
         parser.error(f"no such question: {', '.join(sorted(unknown))}")
+    # Modules are compiled, as an installer leaves them; or each start would compile them anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     facts = machine()
     print("\n".join(f"{key}: {value}" for key, value in facts.items()), flush=True)
     answers = []

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from bench.measure import Absent, Contender, Metric, Question, Row, compared, timed
-from bench.peers import PEERS, Budget, cgmem_command
+from bench.measure import Contender, Metric, Question, Row, compared, timed
+from bench.peers import Budget, cgmem_command, finished_under
 
 BUDGET = 256 << 20
 _AROUND_TRUE = (
@@ -43,13 +43,7 @@ def _plain(name: str, words: list[str]) -> Contender:
 
 
 def _around(name: str, budget: Budget) -> Contender:
-    def run() -> None:
-        with PEERS[name](budget, ["true"]) as command:
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise Absent(f"failed: {(done.stderr or done.stdout).strip()[-200:]}")
-
-    return Contender(f"{name} … true", timed(run))
+    return Contender(f"{name} … true", timed(partial(finished_under, name, budget, ["true"])))
 
 
 QUESTION = Question(

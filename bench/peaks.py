@@ -6,7 +6,6 @@ import json
 import random
 import re
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.measure import Absent, Contender, Metric, Question, Row, Taken, compared
-from bench.peers import cgmem_command, program
+from bench.peers import cgmem_command, finished, program
 
 BURST_MB = 300
 HELD_SECONDS = 0.05
@@ -47,17 +46,10 @@ def _run(way: Callable[[Sequence[str], Path], float]) -> Taken:
     return {"peak seen, MB": seen, "missed": float(seen < BURST_MB * 0.9)}
 
 
-def _said(command: Sequence[str]) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise Absent(f"failed: {(done.stderr or done.stdout).strip()[-200:]}")
-    return done.stdout + done.stderr
-
-
 def _cgmem(words: Sequence[str], directory: Path, *options: str) -> float:
     report = directory / "report"
     own = ["run", "-q", "--max", _LIMIT, "--log-dir", str(directory), "--report", str(report)]
-    _said([*cgmem_command(), *own, *options, "--", *words])
+    finished([*cgmem_command(), *own, *options, "--", *words])
     return float(json.loads(report.read_text())["peak_mb"]) * 2**20
 
 
@@ -67,28 +59,28 @@ def _by_psutil(words: Sequence[str], directory: Path) -> float:
 
 def _poller(words: Sequence[str], directory: Path) -> float:
     peak = directory / "peak"
-    _said([sys.executable, "-m", "bench.poller", "--peak", str(peak), "--", *words])
+    finished([sys.executable, "-m", "bench.poller", "--peak", str(peak), "--", *words])
     return float(peak.read_text())
 
 
 def _psrecord(words: Sequence[str], directory: Path) -> float:
     log = directory / "log"
     own = ["--include-children", "--interval", "1", "--log", str(log)]
-    _said([program("psrecord"), shlex.join(words), *own])
+    finished([program("psrecord"), shlex.join(words), *own])
     rows = [line.split() for line in log.read_text().splitlines() if line[:1] != "#"]
     return max(float(row[2]) for row in rows) * 2**20
 
 
 def _duct(words: Sequence[str], directory: Path) -> float:
     prefix = f"{directory}/duct-"
-    _said([program("con-duct"), "run", "-l", "NONE", "-p", prefix, *words])
+    finished([program("con-duct"), "run", "-l", "NONE", "-p", prefix, *words])
     return float(
         json.loads(Path(prefix + "info.json").read_text())["execution_summary"]["peak_rss"]
     )
 
 
 def _time(words: Sequence[str], _directory: Path) -> float:
-    said = _said([program("/usr/bin/time"), "-v", *words])
+    said = finished([program("/usr/bin/time"), "-v", *words])
     found = re.search(r"Maximum resident set size \(kbytes\): (\d+)", said)
     return float(found[1]) * 1024 if found else 0.0
 
@@ -96,7 +88,7 @@ def _time(words: Sequence[str], _directory: Path) -> float:
 def _systemd(words: Sequence[str], _directory: Path) -> float:
     if not Path("/run/systemd/system").is_dir():
         raise Absent("systemd does not manage this host")
-    said = _said(["systemd-run", "--wait", "--collect", "--pipe", *words])
+    said = finished(["systemd-run", "--wait", "--collect", "--pipe", *words])
     found = re.search(r"Memory peak: ([\d.]+)([KMG])", said)
     if found is None:
         raise Absent("this systemd-run does not print a peak")

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -32,6 +33,8 @@ Words = Sequence[str]
 Peer = Callable[[Budget, Words], AbstractContextManager[list[str]]]
 """Gives the whole command; what it needs is there until the context ends."""
 
+HUNG_SECONDS = 180.0
+"""When a command is given up; nothing here takes half of it, emulated on a busy host."""
 POLLER = "2 s psutil poller"
 SYSTEMD = "systemd-run --scope"
 
@@ -150,13 +153,16 @@ def _earlyoom(budget: Budget, words: Words) -> Iterator[list[str]]:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as daemon:
+        patience = threading.Timer(HUNG_SECONDS, daemon.kill)
+        patience.start()
         try:
             assert daemon.stdout is not None
-            for line in daemon.stdout:
-                if "SIGKILL when" in line:
-                    break  # it has said its thresholds and watches
+            if not any("SIGKILL when" in line for line in daemon.stdout):
+                raise Absent("it did not say its thresholds")
+            patience.cancel()
             yield [*words]
         finally:
+            patience.cancel()
             daemon.kill()
 
 
@@ -184,8 +190,20 @@ PEERS: dict[str, Peer] = {
 }
 
 
-def quietly(name: str, budget: Budget, words: Words) -> int:
-    """Run a command under a peer to its end, without its output; return the exit status."""
+def finished(words: Words) -> str:
+    """Run a command to its end and return what it said. Raises Absent where it fails or hangs."""
+    try:
+        done = subprocess.run(
+            words, check=False, capture_output=True, text=True, timeout=HUNG_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise Absent(f"not done after {HUNG_SECONDS:.0f} s") from None
+    if done.returncode:
+        raise Absent(f"failed: {(done.stderr or done.stdout).strip()[-200:]}")
+    return done.stdout + done.stderr
+
+
+def finished_under(name: str, budget: Budget, words: Words) -> None:
+    """Run a command under a peer to its end. Raises Absent where that fails."""
     with PEERS[name](budget, words) as command:
-        done = subprocess.run(command, check=False, capture_output=True)
-    return done.returncode
+        finished(command)

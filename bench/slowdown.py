@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.measure import Absent, Contender, Metric, Question, Row, Taken, compared
-from bench.peers import PEERS, POLLER, Budget, program
+from bench.peers import POLLER, Budget, finished_under, program
 
 BUDGET = 1 << 30
 SOURCES, FUNCTIONS = 4, 30
@@ -46,11 +46,10 @@ def _timed(name: str, budget: Budget, work: list[str]) -> Taken:
     clock = budget.directory / "clock"
     clock.write_text("")
     words = [program("bash"), "-c", _STOPWATCH, str(clock), *work]
-    with PEERS[name](budget, words) as command:
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    finished_under(name, budget, words)
     times = clock.read_text().split()
-    if done.returncode or len(times) != 2:
-        raise Absent(f"failed: {(done.stderr or done.stdout).strip()[-200:]}")
+    if len(times) != 2:
+        raise Absent("the work did not run to its end")
     return {"ms": (float(times[1]) - float(times[0])) * 1e3}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import cgmem
 from bench.measure import Absent, Contender, compared, timed
-from bench.peers import PEERS, Budget
+from bench.peers import Budget, finished_under
 from bench.spawn import Case
 from cgmem.errors import CgmemError
 from cgmem.supervisor import Supervisor
@@ -72,7 +72,7 @@ class _Ways:
         mechanism = way.partition("), ")[2] or way
         if mechanism in _SETTINGS:
             return partial(_spawn, self._supervisor(mechanism), "outcome" in way)
-        return partial(_by_peer, way, Budget(BUDGET, self._directory))
+        return partial(finished_under, way, Budget(BUDGET, self._directory), COMMAND)
 
     def _supervisor(self, mechanism: str) -> Supervisor:
         if mechanism not in self._supervisors:
@@ -92,13 +92,6 @@ def _spawn(supervisor: Supervisor, to_the_outcome: bool) -> None:
         process.outcome()
     else:
         process.wait()
-
-
-def _by_peer(name: str, budget: Budget) -> None:
-    with PEERS[name](budget, COMMAND) as words:
-        done = subprocess.run(words, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise Absent(f"failed: {(done.stderr or done.stdout).strip()[-200:]}")
 
 
 def _measure(
