@@ -18,7 +18,7 @@ from typing import Any
 import cgmem
 from bench.footprint import bare_rss
 from bench.measure import Metric, Question, Row, spread
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.supervisor import Supervisor
 from cgmem.task_tool import TaskToolConfiguration, TaskToolHelper
 
 AGENTS = 5

@@ -20,7 +20,7 @@ from bench.measure import Absent, Contender, compared, timed
 from bench.peers import Budget, finished_under
 from bench.spawn import Case
 from cgmem.errors import CgmemError
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.supervisor import Supervisor
 
 COMMAND = ["/bin/true"]
 BUDGET = 256 << 20

@@ -25,8 +25,8 @@ from bench.measure import (
     compared,
     timed,
 )
-from cgmem.process import MonitoredProcess
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.process import MonitoredProcess
+from cgmem.supervising.supervisor import Supervisor
 
 SIZES = (1, 100, 1000)
 COUNTED_TICKS = 10

@@ -54,7 +54,7 @@ def _ticking(look: Callable[[float], object]) -> Callable[[float], None]:
 
 def _cgmem(arguments: list[str]) -> None:
     import cgmem
-    from cgmem.supervisor import Supervisor
+    from cgmem.supervising.supervisor import Supervisor
 
     _more_files()
     count, kind, directory = int(arguments[0]), arguments[1], arguments[2]

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
         InsufficientMemory,
         InvalidIdError,
     )
-    from cgmem.outcome import Outcome
-    from cgmem.process import MonitoredProcess
     from cgmem.running import run, spawn
+    from cgmem.supervising.outcome import Outcome
+    from cgmem.supervising.process import MonitoredProcess
 
 __version__ = "0.1.0"
 
@@ -42,8 +42,8 @@ _HOMES = {
     "EnforcementError": "cgmem.errors",
     "InsufficientMemory": "cgmem.errors",
     "InvalidIdError": "cgmem.errors",
-    "MonitoredProcess": "cgmem.process",
-    "Outcome": "cgmem.outcome",
+    "MonitoredProcess": "cgmem.supervising.process",
+    "Outcome": "cgmem.supervising.outcome",
     "run": "cgmem.running",
     "spawn": "cgmem.running",
 }

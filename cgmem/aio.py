@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cgmem import running
 from cgmem.aio_start import Start
 from cgmem.contract import Level
-from cgmem.main_process import exit_descriptor
-from cgmem.outcome import Outcome
-from cgmem.process import MonitoredProcess
+from cgmem.supervising.main_process import exit_descriptor
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.process import MonitoredProcess
 
 if TYPE_CHECKING:
     from cgmem.aio_task_tool import TaskToolHelper

@@ -14,8 +14,8 @@ from cgmem.aio import exit_of
 from cgmem.aio_start import Start
 from cgmem.contract import Level
 from cgmem.monitoring import SubprocessMemoryMonitor
-from cgmem.supervisor import Supervisor
-from cgmem.task_configuration import TaskToolConfiguration
+from cgmem.supervising.supervisor import Supervisor
+from cgmem.tasks.task_configuration import TaskToolConfiguration
 
 
 class TaskToolHelper:

@@ -13,22 +13,23 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
-from cgmem import preflight, selector
+from cgmem import selector
+from cgmem.config.settings import Settings
+from cgmem.config.thresholds import MemoryThresholds
 from cgmem.contract import MB, Level, SystemMemory, Thresholds
 from cgmem.errors import ConfigurationError, InvalidIdError
-from cgmem.ids import check_id
-from cgmem.live_scopes import LiveScope, live_scopes
+from cgmem.inspecting.live_scopes import LiveScope, live_scopes
+from cgmem.judging import preflight
 from cgmem.logs.lines import stats_line, system_memory_mb
-from cgmem.outcome import Outcome
-from cgmem.process import MonitoredProcess
 from cgmem.running import default_supervisor
-from cgmem.settings import Settings
-from cgmem.sizes import mb
-from cgmem.supervision import Supervision
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.process import MonitoredProcess
+from cgmem.supervising.supervision import Supervision
+from cgmem.supervising.supervisor import Supervisor
+from cgmem.supervising.unsupervised import Unsupervised
 from cgmem.system_monitor import MemoryMonitor
-from cgmem.thresholds import MemoryThresholds
-from cgmem.unsupervised import Unsupervised
+from cgmem.text.ids import check_id
+from cgmem.text.sizes import mb
 
 __all__ = [
     "MemoryMonitor",

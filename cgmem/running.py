@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cgmem.config.setting_table import BY_KEY
 from cgmem.contract import Alert, Cause
-from cgmem.outcome import Outcome
-from cgmem.process import MonitoredProcess
-from cgmem.setting_table import BY_KEY
-from cgmem.supervisor import Hooks, Supervisor
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.process import MonitoredProcess
+from cgmem.supervising.supervisor import Hooks, Supervisor
 
 _lock = threading.Lock()
 _default: Supervisor | None = None

@@ -12,8 +12,8 @@ from weakref import WeakSet
 
 from cgmem.contract import SystemMemory
 from cgmem.errors import CgmemError
+from cgmem.judging.preflight import LOW_BYTES, NEED_BYTES, available_bytes, low_memory_message
 from cgmem.logs.lines import monitor_line, system_memory_mb
-from cgmem.preflight import LOW_BYTES, NEED_BYTES, available_bytes, low_memory_message
 
 LINE_EVERY = 60.0
 """Seconds between two lines at one level."""

@@ -21,23 +21,23 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from cgmem.agent_book import AgentBook
-from cgmem.agent_command import AgentCommand
-from cgmem.agent_record import AgentRecord, failure, stdin_file
+from cgmem.config.settings import Settings
+from cgmem.config.thresholds import MemoryThresholds
 from cgmem.contract import Alert, Level
 from cgmem.errors import CgmemError, ConfigurationError
-from cgmem.ids import new_id
 from cgmem.logs.directory import resolve_log_dir
 from cgmem.monitoring import SubprocessMemoryMonitor, thresholds_of
-from cgmem.outcome import Outcome
-from cgmem.process import MonitoredProcess
 from cgmem.running import default_supervisor
-from cgmem.settings import Settings
-from cgmem.supervisor import Hooks, Supervisor
-from cgmem.task_configuration import TaskToolConfiguration
-from cgmem.task_prompt import Task
-from cgmem.thresholds import MemoryThresholds
-from cgmem.words import shown
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.process import MonitoredProcess
+from cgmem.supervising.supervisor import Hooks, Supervisor
+from cgmem.tasks.agent_book import AgentBook
+from cgmem.tasks.agent_command import AgentCommand
+from cgmem.tasks.agent_record import AgentRecord, failure, stdin_file
+from cgmem.tasks.task_configuration import TaskToolConfiguration
+from cgmem.tasks.task_prompt import Task
+from cgmem.text.ids import new_id
+from cgmem.text.words import shown
 
 __all__ = ["TaskToolConfiguration", "TaskToolHelper"]
 

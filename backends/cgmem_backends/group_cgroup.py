@@ -2,7 +2,7 @@
 
 Covers: its name, its memory.max, making and removing it in a subtree that is ours. Does not cover:
 the group as a unit of systemd's (systemd_group.py).
-docs/decisions/050 has the reasons.
+docs/decisions/035 has the reasons.
 """
 
 from __future__ import annotations

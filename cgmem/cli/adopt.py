@@ -11,12 +11,12 @@ from cgmem.cli.errors import NO, complain, described
 from cgmem.cli.output import print_json
 from cgmem.cli.voice import Voice
 from cgmem.errors import InvalidIdError, UnknownIdError
-from cgmem.ids import check_id
-from cgmem.outcome import Outcome
-from cgmem.sizes import format_size
-from cgmem.supervision import Supervision
-from cgmem.supervisor import Hooks, Supervisor
-from cgmem.verdict import Verdict, exit_status
+from cgmem.judging.verdict import Verdict, exit_status
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.supervision import Supervision
+from cgmem.supervising.supervisor import Hooks, Supervisor
+from cgmem.text.ids import check_id
+from cgmem.text.sizes import format_size
 
 EPILOG = """\b
 Its thresholds, id and log directory are those that it was started with. As it

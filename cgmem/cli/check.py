@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from cgmem import preflight, selector
+from cgmem import selector
 from cgmem.cli import options
 from cgmem.cli.errors import NO
 from cgmem.cli.output import print_json
 from cgmem.errors import ConfigurationError
+from cgmem.judging import preflight
 from cgmem.logs.lines import system_memory_mb
-from cgmem.sizes import mb, parse_size
+from cgmem.text.sizes import mb, parse_size
 
 EPILOG = """\b
 Example:

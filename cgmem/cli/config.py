@@ -6,8 +6,8 @@ import click
 
 from cgmem.cli import options
 from cgmem.cli.output import print_json, print_table
-from cgmem.settings import Settings, rows
-from cgmem.supervisor import Supervisor
+from cgmem.config.settings import Settings, rows
+from cgmem.supervising.supervisor import Supervisor
 
 EPILOG = """\b
 Example:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from cgmem import orders
 from cgmem.cli import options
 from cgmem.cli.errors import NO, Failure, complain
 from cgmem.cli.output import print_json
+from cgmem.inspecting import orders
 
 EPILOG = """\b
 A frozen subprocess keeps its memory and uses no CPU. Its --timeout goes on,

@@ -10,11 +10,11 @@ from cgmem import selector
 from cgmem.cli import options
 from cgmem.cli.errors import TROUBLE, complain, described
 from cgmem.cli.output import print_json, print_table, say
+from cgmem.config.settings import Settings
 from cgmem.errors import CgmemError
-from cgmem.journal import Journal
-from cgmem.live_scopes import LiveScope, live_scopes
-from cgmem.remains import Swept, sweep
-from cgmem.settings import Settings
+from cgmem.inspecting.live_scopes import LiveScope, live_scopes
+from cgmem.supervising.journal import Journal
+from cgmem.supervising.remains import Swept, sweep
 
 EPILOG = """\b
 Only what no process is in, of this user alone. A subprocess that ended while

@@ -66,7 +66,7 @@ class LazyGroup(click.Group):
         """Find the verb; for a mistyped one say which was meant."""
         mistyped = args and args[0] not in VERBS and not args[0].startswith("-")
         if mistyped and not ctx.resilient_parsing:
-            from cgmem.words import meant, shown
+            from cgmem.text.words import meant, shown
 
             ctx.fail(f"there is no command {shown(args[0])}; {meant(args[0], VERBS)}")
         return super().resolve_command(ctx, args)

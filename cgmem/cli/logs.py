@@ -14,7 +14,7 @@ from cgmem.cli import options
 from cgmem.cli.output import say
 from cgmem.errors import ConfigurationError
 from cgmem.logs.reading import Line, Reader
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.supervisor import Supervisor
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")

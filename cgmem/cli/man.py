@@ -9,7 +9,7 @@ import click
 
 from cgmem import __version__
 from cgmem.errors import ConfigurationError
-from cgmem.words import meant, shown
+from cgmem.text.words import meant, shown
 
 EPILOG = """\b
 Example:

@@ -11,8 +11,8 @@ from cgmem.cli.run_options import AGENT_TYPE, CONFIG, Option
 from cgmem.cli.setting_flags import given as given
 from cgmem.cli.setting_flags import resolver as resolver
 from cgmem.cli.setting_flags import sentence
+from cgmem.config.setting_table import flag_source
 from cgmem.errors import CgmemError
-from cgmem.setting_table import flag_source
 
 Decorator = Callable[[Any], Any]
 
@@ -36,7 +36,7 @@ config_option = click.option("--config", metavar=CONFIG.metavar, help=CONFIG.hel
 
 
 def _live_ids(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    from cgmem.live_scopes import live_scopes
+    from cgmem.inspecting.live_scopes import live_scopes
 
     try:
         ids = {live.record.subprocess_id for live in live_scopes()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cgmem.errors import CgmemError, ConfigurationError
-from cgmem.recorded import Series
+from cgmem.inspecting.recorded import Series
 
 _COLOURS = {"warning": "tab:orange", "critical": "tab:red", "max": "black"}
 

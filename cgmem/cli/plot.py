@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
-from cgmem import orders
 from cgmem.cli import options
 from cgmem.cli.output import print_json, say
 from cgmem.errors import ConfigurationError, ScopeVanished, UnknownIdError
-from cgmem.live_scopes import LiveScope, look
-from cgmem.recorded import Point, Series, parse
-from cgmem.sizes import mb
+from cgmem.inspecting import orders
+from cgmem.inspecting.live_scopes import LiveScope, look
+from cgmem.inspecting.recorded import Point, Series, parse
+from cgmem.text.sizes import mb
 
 EPILOG = """\b
 A live subprocess is looked at for --seconds. To keep the whole of a life:

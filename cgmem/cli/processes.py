@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cgmem.contract import MB, Snapshot
-from cgmem.sizes import mb
+from cgmem.text.sizes import mb
 
 PATIENCE_SECONDS = 0.5
 """A command line is read under the target's mmap lock, and a stuck process may hold that."""

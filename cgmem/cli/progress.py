@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 
-from cgmem import judge
 from cgmem.cli.output import plain
 from cgmem.cli.recording import Recording
 from cgmem.cli.status_line import StatusLine
-from cgmem.sizes import format_size
-from cgmem.supervision import Supervision
-from cgmem.trend import bar
+from cgmem.inspecting.trend import bar
+from cgmem.judging import judge
+from cgmem.supervising.supervision import Supervision
+from cgmem.text.sizes import format_size
 
 DRAW_SECONDS = 1.0
 _BAR_WIDTH = 12

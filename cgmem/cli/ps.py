@@ -12,9 +12,9 @@ import click
 from cgmem.cli import options
 from cgmem.cli.output import page, print_json, table_lines, terminal_width
 from cgmem.cli.scope_table import HEADINGS_OF_NUMBERS, SORTS, Filter, Row, look, rendered
-from cgmem.live_scopes import LiveScope
+from cgmem.inspecting.live_scopes import LiveScope
+from cgmem.inspecting.trend import Trend
 from cgmem.selector import NAMES
-from cgmem.trend import Trend
 
 EPILOG = """\b
 USED   what the kernel can't take back; the level is judged on it

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from cgmem import orders
 from cgmem.cli import options
 from cgmem.cli.output import print_json
 from cgmem.errors import ConfigurationError
-from cgmem.sizes import format_size, mb, parse_size
+from cgmem.inspecting import orders
+from cgmem.text.sizes import format_size, mb, parse_size
 
 EPILOG = """\b
 The kernel takes page cache first, and what it may swap out (memory.reclaim,

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cgmem import judge
 from cgmem.contract import Alert
 from cgmem.errors import ConfigurationError
-from cgmem.outcome import Outcome
-from cgmem.sizes import mb
-from cgmem.supervision import Supervision
+from cgmem.judging import judge
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.supervision import Supervision
+from cgmem.text.sizes import mb
 
 
 class Recording:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cgmem.errors import ConfigurationError
-from cgmem.words import shown
+from cgmem.text.words import shown
 
 _STANDARD_OUTPUT = 1
 _DESCRIPTOR = re.compile(r"fd:([0-9]{1,9})")

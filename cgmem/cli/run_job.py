@@ -12,16 +12,16 @@ from cgmem.cli.foreground import ForegroundJob
 from cgmem.cli.report import Report, open_report
 from cgmem.cli.signals import Inbox
 from cgmem.cli.voice import Voice
+from cgmem.config.settings import Settings
+from cgmem.config.thresholds import larger_than_machine
 from cgmem.contract import Alert, Thresholds
 from cgmem.errors import CgmemError
-from cgmem.outcome import Outcome
-from cgmem.process import MonitoredProcess
-from cgmem.settings import Settings
-from cgmem.sizes import format_size
-from cgmem.supervision import Supervision
-from cgmem.supervisor import Hooks, OnAlert, Supervisor
-from cgmem.thresholds import larger_than_machine
-from cgmem.verdict import Verdict, exit_status
+from cgmem.judging.verdict import Verdict, exit_status
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.process import MonitoredProcess
+from cgmem.supervising.supervision import Supervision
+from cgmem.supervising.supervisor import Hooks, OnAlert, Supervisor
+from cgmem.text.sizes import format_size
 
 if TYPE_CHECKING:
     from cgmem.cli.progress import Progress
@@ -132,7 +132,7 @@ def _say_note(note: str | None, voice: Voice) -> None:
 
 
 def _checked(subprocess_id: str | None) -> str | None:
-    from cgmem.ids import check_id
+    from cgmem.text.ids import check_id
 
     return None if subprocess_id is None else check_id(subprocess_id, source="--id")
 

@@ -3,7 +3,7 @@
 Importing click takes four times as long as starting Python, and nearly every `cgmem run` is a
 plain one: known options written out, then the command. Those are read here, as click reads them.
 Whatever else there is (help, a mistake, completion, an option in another form) is click's
-(docs/decisions/045).
+(docs/decisions/033).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cgmem.cli.setting_flags import sentence
-from cgmem.setting_table import flag_source
+from cgmem.config.setting_table import flag_source
 
 
 class Option(NamedTuple):

@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from cgmem.cli.output import age, plain
-from cgmem.live_scopes import LiveScope, live_scopes
-from cgmem.sizes import format_size
-from cgmem.trend import Trend, bar
+from cgmem.inspecting.live_scopes import LiveScope, live_scopes
+from cgmem.inspecting.trend import Trend, bar
+from cgmem.text.sizes import format_size
 
 _BAR_WIDTH = 6
 _SEVERITY = {"OK": 0, "NOT_MONITORED": 0, "WARNING": 1, "CRITICAL": 2, "ABORTED": 3}

@@ -6,15 +6,16 @@ from typing import Any
 
 import click
 
-from cgmem import orders, selector
+from cgmem import selector
 from cgmem.cli import options
 from cgmem.cli.errors import NO
 from cgmem.cli.output import print_field, print_json
+from cgmem.config.thresholds import Given
 from cgmem.contract import Thresholds
 from cgmem.errors import ConfigurationError
-from cgmem.sizes import format_size, parse_size
-from cgmem.thresholds import Given
-from cgmem.upkeep import REWRITTEN_SECONDS
+from cgmem.inspecting import orders
+from cgmem.supervising.upkeep import REWRITTEN_SECONDS
+from cgmem.text.sizes import format_size, parse_size
 
 EPILOG = """\b
 What is not named stays as it is. The kernel has the new limits when this

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from cgmem.setting_table import BY_KEY, argument_source, flag_source
-from cgmem.settings import Settings, resolve
+from cgmem.config.setting_table import BY_KEY, argument_source, flag_source
+from cgmem.config.settings import Settings, resolve
 
 
 def resolver(config: str | None) -> Callable[..., Settings]:
-    """`cgmem.settings.resolve` for the command line: errors name flags."""
+    """`config.settings.resolve` for the command line: errors name flags."""
     return partial(resolve, config=config, argument_source=_source)
 
 

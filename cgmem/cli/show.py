@@ -15,13 +15,13 @@ from cgmem.cli import options
 from cgmem.cli.output import age, coloured, plain, print_field, print_json
 from cgmem.cli.processes import Seen, as_tree, look, with_pss
 from cgmem.contract import MB, MemoryEvents, MemoryStat
-from cgmem.ids import check_id
-from cgmem.live_scopes import LiveScope, inspected, live_scopes
+from cgmem.inspecting.live_scopes import LiveScope, inspected, live_scopes
 from cgmem.logs.history import is_alert, time_of
 from cgmem.logs.memory_logs import ALERTS_FILE
 from cgmem.logs.reading import Line, Reader
-from cgmem.scopes import unknown
-from cgmem.sizes import format_size, mb
+from cgmem.supervising.scopes import unknown
+from cgmem.text.ids import check_id
+from cgmem.text.sizes import format_size, mb
 
 _SHOWN_PROCESSES = 10
 _READ_PROCESSES = 50

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cgmem.cli.errors import NOT_EXECUTABLE, NOT_FOUND, RUN_TROUBLE, Failure, described
 from cgmem.errors import CgmemError
-from cgmem.words import shown
+from cgmem.text.words import shown
 
 _NO_PROCESS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 """There is no process or descriptor to be had: not the command's fault."""

@@ -9,10 +9,10 @@ import click
 from cgmem import selector
 from cgmem.cli import options
 from cgmem.cli.output import coloured, print_field, print_json
+from cgmem.config.settings import Settings
 from cgmem.errors import BackendUnavailable, EnforcementError
-from cgmem.live_scopes import live_scopes
-from cgmem.settings import Settings
-from cgmem.supervisor import Supervisor
+from cgmem.inspecting.live_scopes import live_scopes
+from cgmem.supervising.supervisor import Supervisor
 from cgmem.system_monitor import MemoryMonitor
 
 EPILOG = """\b

@@ -9,7 +9,7 @@ from typing import Any
 
 from cgmem.cli.output import plain
 from cgmem.errors import CgmemError
-from cgmem.recorded import Point, Series
+from cgmem.inspecting.recorded import Point, Series
 
 _HEIGHT = 20
 _SHOWN_ALERTS = 8

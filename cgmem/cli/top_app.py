@@ -13,7 +13,6 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Static
 
-from cgmem import orders
 from cgmem.cli.output import plain
 from cgmem.cli.processes import Seen, as_tree, look, with_pss
 from cgmem.cli.scope_table import HEADINGS_OF_NUMBERS, SORTS, Filter, Row, rendered
@@ -21,8 +20,9 @@ from cgmem.cli.scope_table import look as look_at_all
 from cgmem.cli.show import described
 from cgmem.contract import Snapshot
 from cgmem.errors import CgmemError
-from cgmem.live_scopes import inspected
-from cgmem.trend import Trend, sparkline
+from cgmem.inspecting import orders
+from cgmem.inspecting.live_scopes import inspected
+from cgmem.inspecting.trend import Trend, sparkline
 
 TREND_WIDTH = 16
 NAME_WIDTH = 20

@@ -16,14 +16,14 @@ from typing import IO, Any
 
 import click
 
-from cgmem import orders
 from cgmem.cli import options
 from cgmem.cli.events import EventSource
 from cgmem.cli.output import print_json, print_table, say
 from cgmem.errors import CgmemError, ConfigurationError, UnknownIdError
-from cgmem.ids import new_id
-from cgmem.sizes import format_size
-from cgmem.traced import Trace, Traced, lifetime
+from cgmem.inspecting import orders
+from cgmem.inspecting.traced import Trace, Traced, lifetime
+from cgmem.text.ids import new_id
+from cgmem.text.sizes import format_size
 
 LOOK_SECONDS = 0.1
 SETTLED_SECONDS = 3.0

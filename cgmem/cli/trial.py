@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from cgmem.config.settings import resolve
 from cgmem.contract import MB, EffectiveLimits
-from cgmem.process import MonitoredProcess
-from cgmem.settings import resolve
-from cgmem.sizes import mb
-from cgmem.supervision import Supervision
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.process import MonitoredProcess
+from cgmem.supervising.supervision import Supervision
+from cgmem.supervising.supervisor import Supervisor
+from cgmem.text.sizes import mb
 
 LIMIT_BYTES = 32 * MB
 SECONDS = 20.0

@@ -6,7 +6,7 @@ import signal
 
 from cgmem.cli.output import say
 from cgmem.contract import Alert
-from cgmem.outcome import Outcome
+from cgmem.supervising.outcome import Outcome
 
 _SAID_BY_THE_SHELL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE})
 """Ends that a shell shows itself, or that nobody wants to hear of (`… | head`)."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from cgmem.contract import MB
-from cgmem.sizes import format_size
+from cgmem.text.sizes import format_size
 
 STEP_BYTES = 16 * MB
 """Suggested thresholds are multiples of this: no number pretends to be exact."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cgmem.contract import Alert, Level, Snapshot, SystemMemory
-from cgmem.messages import printable
-from cgmem.sizes import mb
+from cgmem.judging.messages import printable
+from cgmem.text.sizes import mb
 
 COMMAND_CHARS = 160
 """Of a process in a snapshot; five of them make a line, not a page."""

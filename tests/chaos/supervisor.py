@@ -16,7 +16,7 @@ from typing import Any
 
 import cgmem
 from cgmem.errors import CgmemError
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.supervisor import Supervisor
 from tests.chaos import plan
 
 AT_ONCE = 6

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cgmem.cli import output
 from cgmem.cli.voice import leftovers
 from cgmem.contract import EffectiveLimits, MemoryEvents, SystemMemory
-from cgmem.outcome import Outcome
+from cgmem.supervising.outcome import Outcome
 
 
 @given(st.text(st.characters(exclude_categories=())))

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from cgmem import orders
 from cgmem.cli.processes import Seen
 from cgmem.cli.scope_table import Row
 from cgmem.contract import MB, MemoryStat, ProcessMemory, Snapshot
+from cgmem.inspecting import orders
 from tests.cli.command import POLLED, cgmem, start
 from tests.cli.terminal import bash
 from tests.unit.test_scope_table import a_row

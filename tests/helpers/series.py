@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgmem.contract import Alert, Level, MemoryEvents, Sample, StallPolicy, Thresholds
-from cgmem.judge import Action, History, Policy, detail_above, judge
+from cgmem.judging.judge import Action, History, Policy, detail_above, judge
 
 
 class Look(NamedTuple):

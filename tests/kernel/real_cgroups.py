@@ -24,7 +24,7 @@ import pytest
 import cgmem
 import cgmem_backends
 from cgmem.contract import MB, Limits, ScopeRecord
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.supervisor import Supervisor
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.linux_calls import set_xattr
 from tests.helpers.waiting import PATIENCE, until
@@ -210,7 +210,7 @@ PREAMBLE = """
 import json, os, signal, sys, time
 from pathlib import Path
 import cgmem
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.supervisor import Supervisor
 def say(**what):
     print(json.dumps(what), flush=True)
 """

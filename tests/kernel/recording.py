@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cgmem
 from cgmem.contract import Scope
 from cgmem.errors import CgmemError
-from cgmem.outcome import Outcome
-from cgmem.process import MonitoredProcess
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.process import MonitoredProcess
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.kernel_files import parse_keyed
 from tests.helpers.series import Look, Series

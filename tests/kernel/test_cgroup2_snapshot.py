@@ -13,8 +13,8 @@ import pytest
 
 import cgmem
 from cgmem.contract import Alert, Snapshot
-from cgmem.process import MonitoredProcess
-from cgmem.snapshot import Snapshots
+from cgmem.supervising.process import MonitoredProcess
+from cgmem.supervising.snapshot import Snapshots
 from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import cgmem
-from cgmem.outcome import Outcome
-from cgmem.process import MonitoredProcess
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.process import MonitoredProcess
+from cgmem.supervising.supervisor import Supervisor
 from tests.helpers.proc import running
 from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 import cgmem
-from cgmem.outcome import Outcome
+from cgmem.supervising.outcome import Outcome
 from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
 from tests.kernel.conftest import Recorded, policy

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cgmem.contract import MB, Alert, SystemMemory, Thresholds
-from cgmem.judge import History, Policy, judge
+from cgmem.judging.judge import History, Policy, judge
 from cgmem.logs.lines import alert_line, stats_line
-from cgmem.supervision import Supervision
+from cgmem.supervising.supervision import Supervision
 from tests.spec.blocks import BLOCKS
 from tests.spec.markdown import ROOT, SPEC, fenced_blocks
 from tests.spec.project import EXAMPLES, LISTED, lines, logs_of_a_scene, shape

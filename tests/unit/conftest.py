@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.supervisor import Supervisor
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

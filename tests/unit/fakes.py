@@ -1,7 +1,7 @@
 """Hand-written stand-ins for what a supervision works with. None starts a process or a thread.
 
 `FakeScope` and `FakeBackend` keep to the Protocols of `cgmem.contract`, `FakeSinks` to that of
-`cgmem.supervision`; `_is_a_…` at the end lets mypy hold them to it.
+`supervising.supervision`; `_is_a_…` at the end lets mypy hold them to it.
 """
 
 # ruff: noqa: D102  (what a method stands in for is documented where the real one is)
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from subprocess import Popen
 from typing import Any, cast
 
+from cgmem.config.settings import resolve
 from cgmem.contract import (
     MB,
     Alert,
@@ -33,13 +34,12 @@ from cgmem.contract import (
     Usability,
 )
 from cgmem.errors import ScopeVanished
-from cgmem.judge import Policy
-from cgmem.outcome import Outcome
-from cgmem.plan import Plan
-from cgmem.poller import Poller
-from cgmem.settings import resolve
-from cgmem.supervision import Sinks, Supervision
-from cgmem.wakeups import Wakeups
+from cgmem.judging.judge import Policy
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.plan import Plan
+from cgmem.supervising.poller import Poller
+from cgmem.supervising.supervision import Sinks, Supervision
+from cgmem.supervising.wakeups import Wakeups
 
 NOBODY = 2**22 + 7
 """A process id above the highest that Linux gives (proc(5), pid_max): nobody's."""

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.agent_command import PLACEHOLDERS, AgentCommand, Said, agent_command
 from cgmem.errors import ConfigurationError
+from cgmem.tasks.agent_command import PLACEHOLDERS, AgentCommand, Said, agent_command
 
 TASK = {name: f"<{name}>" for name in PLACEHOLDERS}
 

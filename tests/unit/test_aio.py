@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cgmem import aio, running
-from cgmem.process import MonitoredProcess
+from cgmem.supervising.process import MonitoredProcess
 from tests.helpers.proc import open_descriptors
 
 PATIENCE = 30.0

@@ -13,7 +13,7 @@ import pytest
 
 from cgmem import aio
 from cgmem.errors import UnknownIdError
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.supervisor import Supervisor
 from cgmem.task_tool import TaskToolConfiguration
 
 PATIENCE = 30.0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cgmem.callbacks import Callbacks
+from cgmem.supervising.callbacks import Callbacks
 from tests.helpers.waiting import PATIENCE, until
 
 

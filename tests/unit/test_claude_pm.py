@@ -171,7 +171,7 @@ try:
 except ModuleNotFoundError:
     print(claude_pm.monitoring.MemoryThresholds.__module__)
 """
-    assert said(python("-c", code, cwd=tmp_path)) == "cgmem.thresholds"
+    assert said(python("-c", code, cwd=tmp_path)) == "cgmem.config.thresholds"
 
 
 def test_the_frameworks_calls(tmp_path: Path, framework: Path) -> None:
@@ -222,7 +222,7 @@ print(claude_pm.monitoring.MemoryThresholds.__module__)
 """
     ran = python("-c", code, cwd=tmp_path, path=framework, command=False)
 
-    assert said(ran) == "cgmem.thresholds"
+    assert said(ran) == "cgmem.config.thresholds"
 
 
 SHOW = """

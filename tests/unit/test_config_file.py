@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem import config_file, config_text
-from cgmem.config_file import LARGEST_FILE_BYTES, ConfigFile, find_config, read_config
-from cgmem.config_text import parse_config
+from cgmem.config import config_file, config_text
+from cgmem.config.config_file import LARGEST_FILE_BYTES, ConfigFile, find_config, read_config
+from cgmem.config.config_text import parse_config
 from cgmem.errors import ConfigurationError
 
 KNOWN = frozenset({"warning", "max", "swap", "timeout", "keep", "enforcement", "on_stall"})

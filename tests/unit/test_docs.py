@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cgmem.outcome import Outcome
-from cgmem.setting_table import TABLE
+from cgmem.config.setting_table import TABLE
+from cgmem.supervising.outcome import Outcome
 
 DOCS = Path(__file__).parents[2] / "docs"
 

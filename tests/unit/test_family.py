@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cgmem.contract import MB
 from cgmem.errors import ConfigurationError, InsufficientMemory
-from cgmem.family import Family
+from cgmem.supervising.family import Family
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=40))

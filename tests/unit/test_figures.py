@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgmem.contract import MB, Counters, MemoryEvents
-from cgmem.figures import Figures, add, finish
+from cgmem.judging.figures import Figures, add, finish
 
 QUIET = MemoryEvents(high=0, max=0, oom=0, oom_kill=0)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgmem.errors import InvalidIdError
-from cgmem.ids import LONGEST_ID, check_id, new_id
+from cgmem.text.ids import LONGEST_ID, check_id, new_id
 
 
 @pytest.mark.parametrize("text", ["engineer_abc123", "a", "7", "build@host:1.2+x-y", "a" * 128])

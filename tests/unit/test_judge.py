@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgmem.contract import MB, Alert, MemoryEvents, Sample, StallPolicy, Thresholds
-from cgmem.judge import (
+from cgmem.judging.judge import (
     AGAIN_SECONDS,
     Accounting,
     Enforcement,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgmem import messages
 from cgmem.contract import MB
+from cgmem.judging import messages
 
 
 def test_warning_text_is_the_specs() -> None:

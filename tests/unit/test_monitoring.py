@@ -26,7 +26,7 @@ from cgmem.monitoring import (
     get_memory_monitor,
     get_subprocess_memory_monitor,
 )
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.supervisor import Supervisor
 from tests.unit.fakes import FakeBackend, FakeClock, FakeScope, a_record
 
 PATIENCE = 30.0

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from cgmem import orders, selector
+from cgmem import selector
+from cgmem.config.thresholds import Given
 from cgmem.contract import MB, Limits, Thresholds
 from cgmem.errors import CgroupError, ConfigurationError, UnknownIdError
-from cgmem.orders import Target
-from cgmem.thresholds import Given
+from cgmem.inspecting import orders
+from cgmem.inspecting.orders import Target
 from tests.unit.fakes import NOBODY, FakeBackend, FakeClock, FakeScope, a_record
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgmem.contract import MB, Alert, ProcessMemory, Snapshot
-from cgmem.outbox import Outbox, worth_a_snapshot
-from cgmem.snapshot import TIME_LIMIT, Inspection
+from cgmem.supervising.outbox import Outbox, worth_a_snapshot
+from cgmem.supervising.snapshot import TIME_LIMIT, Inspection
 from tests.unit.fakes import FakeClock, FakeScope
 
 LEAK = Snapshot(processes=(ProcessMemory(7, ("leak",), MB, "pss"),))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cgmem.contract import MB, EffectiveLimits, MemoryEvents, SystemMemory
-from cgmem.outcome import Outcome
+from cgmem.supervising.outcome import Outcome
 
 DOCUMENTED = {
     "subprocess_id", "command", "backend", "cause", "exit_code", "signal", "message", "start_mb",

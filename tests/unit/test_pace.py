@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgmem.contract import MB, Thresholds
-from cgmem.pace import COST_FACTOR, SHORTEST_SECONDS, Look, next_look
+from cgmem.judging.pace import COST_FACTOR, SHORTEST_SECONDS, Look, next_look
 
 GIB = 1 << 30
 sizes = st.integers(0, 64 * GIB)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cgmem.poller import COALESCE_SECONDS, LINGER_SECONDS, Poller
-from cgmem.wakeups import READ
+from cgmem.supervising.poller import COALESCE_SECONDS, LINGER_SECONDS, Poller
+from cgmem.supervising.wakeups import READ
 from tests.helpers.proc import open_descriptors
 from tests.unit.fakes import DrivenPoller, FakeClock
 

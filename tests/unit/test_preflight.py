@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgmem.contract import MB, SystemMemory
-from cgmem.preflight import available_bytes, can_create, needed_bytes
+from cgmem.judging.preflight import available_bytes, can_create, needed_bytes
 
 
 def memory(available: float, headroom: float | None = None) -> SystemMemory:

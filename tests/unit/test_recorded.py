@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgmem.errors import ConfigurationError
-from cgmem.recorded import Point, Series, Told, parse
+from cgmem.inspecting.recorded import Point, Series, Told, parse
 
 POINT = {"judged_mb": 10.0, "current_mb": 12.0, "warning_mb": 5.0, "critical_mb": 20.0}
 

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from cgmem import selector
+from cgmem.config.settings import resolve
 from cgmem.contract import MB, Counters, Limits, MemoryEvents, Scope, ScopeRecord, SystemMemory
 from cgmem.errors import CgmemError, InvalidIdError, ScopeVanished, UnknownIdError
-from cgmem.remains import Swept, find_orphan, sweep
-from cgmem.settings import resolve
+from cgmem.supervising.remains import Swept, find_orphan, sweep
 from tests.unit.fakes import NOBODY, FakeBackend, FakeClock, FakeScope
 
 SETTINGS = resolve({}, environ={}, cwd="/")

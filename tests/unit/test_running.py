@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import cgmem
-from cgmem.process import MonitoredProcess
+from cgmem.supervising.process import MonitoredProcess
 from tests.helpers.waiting import PATIENCE, until
 
 CAT = [sys.executable, "-c", "import sys; sys.stdout.write(sys.stdin.read())"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cgmem.cli.output import table_lines
 from cgmem.cli.scope_table import COLUMNS, SORTS, Filter, Row, rendered
 from cgmem.contract import MB, Level, Limits, Sample
-from cgmem.live_scopes import LiveScope
+from cgmem.inspecting.live_scopes import LiveScope
 from tests.unit.fakes import a_record, taken
 
 

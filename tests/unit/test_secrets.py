@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem import secrets
-from cgmem.secrets import MASK, masked
+from cgmem.text import secrets
+from cgmem.text.secrets import MASK, masked
 
 # What begins with "--" after a flag is taken for the next flag.
 SECRET = st.text(

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from cgmem import orders, selector
+from cgmem import selector
 from cgmem.cli.output import print_field, print_table, say
 from cgmem.contract import ScopeRecord
-from cgmem.supervisor import Supervisor
+from cgmem.inspecting import orders
+from cgmem.supervising.supervisor import Supervisor
 from cgmem_backends.process_tree import Identity
 from cgmem_backends.run_directory import RunDirectory
 from cgmem_backends.scope_record import decode, encode

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cgmem.config.setting_table import FILE_KEYS, TABLE, flag_source
+from cgmem.config.settings import Settings, resolve, rows
+from cgmem.config.thresholds import MemoryThresholds
 from cgmem.contract import MB
 from cgmem.errors import ConfigurationError
-from cgmem.setting_table import FILE_KEYS, TABLE, flag_source
-from cgmem.settings import Settings, resolve, rows
-from cgmem.thresholds import MemoryThresholds
 
 GB = 1024 * MB
 NOWHERE = "/nonexistent"
@@ -444,7 +444,7 @@ def test_any_environment_resolves_or_is_refused(environ: dict[str, str]) -> None
 def test_nothing_heavy_is_imported_without_a_file() -> None:
     """Starting a subprocess with the defaults loads no YAML and no pathlib."""
     code = (
-        "import sys; from cgmem.settings import resolve; resolve(cwd='/nonexistent');"
+        "import sys; from cgmem.config.settings import resolve; resolve(cwd='/nonexistent');"
         "print(sorted({'yaml', 'pathlib', 'difflib', 'click', 'psutil', 'dataclasses', 'inspect'}"
         " & set(sys.modules)))"
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cgmem.contract import MB
 from cgmem.errors import ConfigurationError
-from cgmem.sizes import LARGEST_BYTES, format_size, mb, parse_size
+from cgmem.text.sizes import LARGEST_BYTES, format_size, mb, parse_size
 
 KB, GB, TB = MB >> 10, MB << 10, MB << 20
 

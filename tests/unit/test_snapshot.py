@@ -12,7 +12,7 @@ import pytest
 
 from cgmem.contract import MB, MemoryStat, ProcessMemory, Snapshot
 from cgmem.errors import ScopeVanished
-from cgmem.snapshot import TIME_LIMIT, Inspection, Snapshots
+from cgmem.supervising.snapshot import TIME_LIMIT, Inspection, Snapshots
 from tests.helpers.waiting import PATIENCE, until
 from tests.unit.fakes import FakeClock, FakeScope
 
@@ -210,7 +210,7 @@ def test_a_stuck_read_blocks_no_caller(told: list[str]) -> None:
 
 STUCK_AT_EXIT = """
 import threading, time
-from cgmem.snapshot import Snapshots
+from cgmem.supervising.snapshot import Snapshots
 class Stuck:
     def inspect(self, most):
         begun.set()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cgmem.contract import MB, MemoryEvents, Sample, StallPolicy, Thresholds
-from cgmem.stall import Brake, StallState, Step, non_reclaimable_bytes, step
-from cgmem.stall_rules import RULES
+from cgmem.judging.stall import Brake, StallState, Step, non_reclaimable_bytes, step
+from cgmem.judging.stall_rules import RULES
 
 HIGH = 200 * MB
 THRESHOLDS = Thresholds(100 * MB, HIGH, 400 * MB)

@@ -23,9 +23,9 @@ from cgmem.contract import (
     Snapshot,
 )
 from cgmem.errors import CgroupError, ScopeVanished
-from cgmem.snapshot import Inspection, Snapshots
-from cgmem.supervision import Supervision
-from cgmem.wakeups import READ
+from cgmem.supervising.snapshot import Inspection, Snapshots
+from cgmem.supervising.supervision import Supervision
+from cgmem.supervising.wakeups import READ
 from tests.unit.fakes import NOBODY, DrivenPoller, FakeClock, FakeScope, FakeSinks, a_plan
 
 TERM, CONT, KILL = signal.SIGTERM, signal.SIGCONT, signal.SIGKILL

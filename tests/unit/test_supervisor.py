@@ -39,11 +39,11 @@ from cgmem.errors import (
     InvalidIdError,
     ScopeVanished,
 )
-from cgmem.outcome import Outcome
-from cgmem.poller import Poller
-from cgmem.process import MonitoredProcess
-from cgmem.supervision import Supervision
-from cgmem.supervisor import Hooks, Supervisor
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.poller import Poller
+from cgmem.supervising.process import MonitoredProcess
+from cgmem.supervising.supervision import Supervision
+from cgmem.supervising.supervisor import Hooks, Supervisor
 from tests.helpers.proc import children, open_descriptors
 from tests.helpers.waiting import PATIENCE, until
 from tests.unit.fakes import FakeBackend, FakeClock, FakeScope, a_record, taken
@@ -686,7 +686,7 @@ for number in range(20):
 def test_no_descriptors_left(tmp_path: Path) -> None:
     """At EMFILE the poller's thread goes on: the end is still seen, and little is said."""
     script = """
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.supervisor import Supervisor
 told = []
 s = Supervisor({**how, "tick": 0.1}, warn=told.append)
 p = cgmem.spawn(["sleep", "1"], supervisor=s)

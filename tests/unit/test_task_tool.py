@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from cgmem import agent_book, selector
+from cgmem import selector
 from cgmem.contract import MB, SystemMemory
 from cgmem.errors import ConfigurationError, UnknownIdError
 from cgmem.monitoring import MemoryThresholds, SubprocessMemoryMonitor
-from cgmem.outcome import Outcome
-from cgmem.supervisor import Supervisor
+from cgmem.supervising.outcome import Outcome
+from cgmem.supervising.supervisor import Supervisor
 from cgmem.task_tool import TaskToolConfiguration, TaskToolHelper
+from cgmem.tasks import agent_book
 from tests.helpers.waiting import PATIENCE, until
 
 FOR_EVER = ["sleep", "3600"]

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.contract import MB, Thresholds
-from cgmem.errors import ConfigurationError
-from cgmem.thresholds import (
+from cgmem.config.thresholds import (
     SMALLEST_MAX_BYTES,
     Given,
     MemoryThresholds,
     derive,
     larger_than_machine,
 )
+from cgmem.contract import MB, Thresholds
+from cgmem.errors import ConfigurationError
 
 GB = 1024 * MB
 

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.traced import KEPT, Trace, lifetime
+from cgmem.inspecting.traced import KEPT, Trace, lifetime
 from cgmem_backends.process_events import (
     Event,
     Source,

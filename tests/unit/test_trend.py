@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgmem.contract import MB
-from cgmem.trend import KEPT_SECONDS, Trend, bar, sparkline
+from cgmem.inspecting.trend import KEPT_SECONDS, Trend, bar, sparkline
 
 
 def test_growth_is_that_of_the_last_minute() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import cgmem
-from cgmem.supervisor import Supervisor
-from cgmem.unsupervised import Unsupervised
+from cgmem.supervising.supervisor import Supervisor
+from cgmem.supervising.unsupervised import Unsupervised
 
 PATIENCE = 20.0
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgmem import messages
 from cgmem.contract import (
     MB,
     Cause,
@@ -19,9 +18,10 @@ from cgmem.contract import (
     MemoryEvents,
     SystemMemory,
 )
-from cgmem.ended import Ended, WhatWeDid
-from cgmem.figures import Figures
-from cgmem.verdict import ExitStatus, Verdict, exit_status, killed_at_own_limit, verdict
+from cgmem.judging import messages
+from cgmem.judging.ended import Ended, WhatWeDid
+from cgmem.judging.figures import Figures
+from cgmem.judging.verdict import ExitStatus, Verdict, exit_status, killed_at_own_limit, verdict
 
 LIMITS = Limits(high_bytes=200 * MB, max_bytes=400 * MB)
 NOTHING = MemoryEvents(high=0, max=0, oom=0, oom_kill=0, oom_group_kill=0)

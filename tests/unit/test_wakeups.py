@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cgmem import wakeups as module
-from cgmem.wakeups import READ, Wakeups
+from cgmem.supervising import wakeups as module
+from cgmem.supervising.wakeups import READ, Wakeups
 from tests.helpers.proc import open_descriptors
 
 PATIENCE = 20.0

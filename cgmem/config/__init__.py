@@ -1,0 +1,1 @@
+"""The settings: from files, environment and arguments to one checked budget."""

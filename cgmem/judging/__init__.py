@@ -1,0 +1,1 @@
+"""The policy, pure: from samples to levels, alerts, actions and verdicts."""

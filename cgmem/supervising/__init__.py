@@ -1,0 +1,1 @@
+"""Subprocesses from their start to their outcome: one supervisor, one poller thread."""

@@ -1,0 +1,107 @@
+"""What stands in for a supervision where memory monitoring is switched off.
+
+CLAUDE_PM_DISABLE_MEMORY_MONITOR (spec, "Environment Variables"): no limits, no poller, no logs;
+the command runs as under subprocess.Popen, and the outcome still says how it ended.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import AbstractContextManager, nullcontext
+from subprocess import Popen
+from typing import Any
+
+from cgmem.contract import Counters, EffectiveLimits, Level, Limits, MemoryEvents, SystemMemory
+from cgmem.judging.ended import Ended, WhatWeDid
+from cgmem.judging.figures import Figures
+from cgmem.judging.verdict import verdict
+from cgmem.supervising.outcome import Outcome
+
+
+class Unsupervised:
+    """The part of a `Supervision` that a process's owner uses."""
+
+    level: Level = "NOT_MONITORED"
+
+    def __init__(self, subprocess_id: str, command: tuple[str, ...], popen: Popen[Any]) -> None:
+        self.subprocess_id = subprocess_id
+        self.popen = popen
+        self.outcome: Outcome | None = None
+        self.ended = threading.Event()
+        self._command = command
+        self._started = time.monotonic()
+        self._what_we_did: WhatWeDid | None = None
+
+    def check(self) -> tuple[float, Level]:
+        """Nothing is measured."""
+        return 0.0, self.level
+
+    def abort(self, why: WhatWeDid, grace_seconds: float | None = None) -> None:
+        """Send SIGTERM to the main process: without a scope there is no group to end."""
+        self._what_we_did = self._what_we_did or why
+        self.popen.terminate()
+
+    def kill(self, why: WhatWeDid) -> None:
+        """Send SIGKILL to the main process."""
+        self._what_we_did = self._what_we_did or why
+        self.popen.send_signal(signal.SIGKILL)
+
+    def pause(self, seconds: float) -> None:
+        """There is no timer to move."""
+
+    def awaited(self) -> AbstractContextManager[None]:
+        """There is no poller to hold off."""
+        return nullcontext()
+
+    def left(self) -> None:
+        """The main process has been waited for."""
+        self.settle()
+
+    def settle(self) -> bool:
+        """If it has ended, say how. True once the outcome is there."""
+        if self.outcome is None and self.popen.poll() is not None:
+            self.outcome = self._make_outcome()
+            self.ended.set()
+        return self.outcome is not None
+
+    def _make_outcome(self) -> Outcome:
+        found = verdict(
+            Ended(
+                returncode=self.popen.returncode,
+                counters=Counters(),
+                figures=Figures(),
+                limits=Limits(swap_max_bytes=None, oom_group=False),
+                what_we_did=self._what_we_did,
+                kernel_limits=False,
+            )
+        )
+        return Outcome(
+            subprocess_id=self.subprocess_id,
+            command=self._command,
+            pid=self.popen.pid,
+            backend="none",
+            cause=found.cause,
+            exit_code=found.exit_code,
+            signal=found.signal,
+            message="memory monitoring is disabled",
+            start_mb=0.0,
+            peak_mb=0.0,
+            end_mb=0.0,
+            peak_charged_mb=None,
+            duration_seconds=round(time.monotonic() - self._started, 3),
+            warnings=(),
+            aborted=found.cause == "aborted",
+            enforced=False,
+            limits=EffectiveLimits(None, None, None, None, None, enforced=False),
+            events=MemoryEvents(),
+            counters_cached=False,
+            stalls=(),
+            leftovers=(),
+            kept=False,
+            metric="none",
+            system_memory=SystemMemory(0, 0),
+            log_dir=None,
+            sigkill_needed=False,
+        )

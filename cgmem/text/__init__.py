@@ -1,0 +1,1 @@
+"""Text from outside and for people: sizes, ids, secrets, the words of errors. Pure."""
