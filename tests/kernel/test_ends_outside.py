@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -114,22 +114,13 @@ def test_earlyoom(tmp_path: Path) -> None:
 
 def test_the_machines_oom_killer(tmp_path: Path) -> None:
     """A kill to save the machine is `system_oom`: told at once, no limit of anybody's blamed."""
-    alerts: list[Alert] = []
-    with real.supervising(tmp_path, tick=real.LONG_TICK, **ROOMY) as supervisor, spared():
-        process = cgmem.spawn(
-            real.python(real.PREY, 32),
-            supervisor=supervisor,
-            stdout=subprocess.PIPE,
-            on_alert=lambda _, alert: alerts.append(alert),
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
+
+    def by_sysrq(process: cgmem.MonitoredProcess) -> cgmem.Outcome:
         # SysRq-f: the kernel's own choice of a victim, without the wait for the memory to fill.
         Path("/proc/sysrq-trigger").write_text("f")
-        outcome = killed(process, by="SysRq-f")
-        assert told(alerts)
+        return killed(process, by="SysRq-f")
 
-    _is_system_oom(outcome)
+    _is_system_oom(_preyed_upon(tmp_path, 32, by_sysrq))
 
 
 EATER = """
@@ -149,24 +140,34 @@ while os.path.exists(f"/proc/{prey}/exe"):
 @pytest.mark.timeout(900)
 def test_a_machine_out_of_memory(tmp_path: Path) -> None:
     """The same when the machine's memory is really used up, by somebody else."""
+
+    def by_an_eater(process: cgmem.MonitoredProcess) -> cgmem.Outcome:
+        with subprocess.Popen(real.python(EATER, process.pid)) as eater:
+            try:
+                return killed(process, by="a full machine", patience=800)
+            finally:
+                eater.kill()
+
+    _is_system_oom(_preyed_upon(tmp_path, 128, by_an_eater))
+
+
+def _preyed_upon(
+    tmp_path: Path, megabytes: int, kill: Callable[[cgmem.MonitoredProcess], cgmem.Outcome]
+) -> cgmem.Outcome:
+    """Have something of that size killed to save the machine; its outcome."""
     alerts: list[Alert] = []
     with real.supervising(tmp_path, tick=real.LONG_TICK, **ROOMY) as supervisor, spared():
         process = cgmem.spawn(
-            real.python(real.PREY, 128),
+            real.python(real.PREY, megabytes),
             supervisor=supervisor,
             stdout=subprocess.PIPE,
             on_alert=lambda _, alert: alerts.append(alert),
         )
         assert process.stdout is not None
         process.stdout.readline()
-        with subprocess.Popen(real.python(EATER, process.pid)) as eater:
-            try:
-                outcome = killed(process, by="a full machine", patience=800)
-            finally:
-                eater.kill()
+        outcome = kill(process)
         assert told(alerts)
-
-    _is_system_oom(outcome)
+    return outcome
 
 
 def _is_system_oom(outcome: cgmem.Outcome) -> None:

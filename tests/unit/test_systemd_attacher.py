@@ -42,27 +42,31 @@ def test_a_lost_connection_is_made_again(tmp_path: Path) -> None:
     assert fake.members() == ["AttachProcessesToUnit", "AttachProcessesToUnit"]
 
 
-def test_a_refusal(tmp_path: Path) -> None:
-    """What systemd says is in the error."""
+@pytest.mark.parametrize(
+    ("name", "text", "error", "said"),
+    [
+        (
+            "org.freedesktop.DBus.Error.AccessDenied",
+            "another user's",
+            BackendUnavailable,
+            r"process 42 .* another user's",
+        ),
+        (
+            "org.freedesktop.systemd1.NoSuchUnit",
+            "Unit x.scope not loaded.",
+            ScopeVanished,
+            r"x\.scope was stopped",
+        ),
+    ],
+)
+def test_a_refusal(tmp_path: Path, name: str, text: str, error: type[Exception], said: str) -> None:
+    """What systemd says is in the error; a scope that is gone lets the next start ask anew."""
 
     def attach(*_: object) -> object:
-        raise Refusal("org.freedesktop.DBus.Error.AccessDenied", "another user's")
+        raise Refusal(name, text)
 
     with manager_at(tmp_path / "bus", AttachProcessesToUnit=attach) as (_, address):
         attacher = Attacher(address, "x.scope")
-        with pytest.raises(BackendUnavailable, match=r"process 42 .* another user's"):
-            attacher.attach(WHERE, 42)
-        attacher.close()
-
-
-def test_a_unit_that_was_stopped(tmp_path: Path) -> None:
-    """A scope that is gone is told as such: the next start asks for another."""
-
-    def attach(*_: object) -> object:
-        raise Refusal("org.freedesktop.systemd1.NoSuchUnit", "Unit x.scope not loaded.")
-
-    with manager_at(tmp_path / "bus", AttachProcessesToUnit=attach) as (_, address):
-        attacher = Attacher(address, "x.scope")
-        with pytest.raises(ScopeVanished, match=r"x\.scope was stopped"):
+        with pytest.raises(error, match=said):
             attacher.attach(WHERE, 42)
         attacher.close()
