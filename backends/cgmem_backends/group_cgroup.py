@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from cgmem.contract import Group, Usability
+from cgmem.contract import MB, Group, Usability
 from cgmem.errors import BackendUnavailable, ConfigurationError, ScopeVanished
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
@@ -54,8 +54,8 @@ def wanted_limit(directory: Path, group: Group) -> int | None:
     used = cg.read_limit(directory, kf.MEMORY_CURRENT) or 0
     if used > group.max_bytes:
         raise ConfigurationError(
-            f"group {group.name} uses {used} bytes already, more than its new budget"
-            f" of {group.max_bytes}",
+            f"group {group.name} uses {used / MB:.1f} MB already, more than its new budget"
+            f" of {group.max_bytes / MB:.1f} MB",
             hint="give it a larger budget, or wait until some of its subprocesses have ended",
         )
     return group.max_bytes

@@ -83,6 +83,7 @@ def test_mounts(first: str, reason: str, fix: str) -> None:
     assert how.startswith(fix)
 
 
+@pytest.mark.long
 def test_a_chroot_without_sys() -> None:
     """/proc is there, /sys/fs/cgroup is not."""
     chroot = "mount --rbind / /mnt && umount -R -l /mnt/sys && exec chroot /mnt"
@@ -117,6 +118,7 @@ def test_a_container_that_sees_the_hosts_mount() -> None:
     assert "--cgroupns=private" in how
 
 
+@pytest.mark.long
 def test_a_container_whose_starter_is_in_its_cgroup() -> None:
     """A process of the pid namespace outside can't be moved out of the way, nor named."""
     with real.stage() as stage:

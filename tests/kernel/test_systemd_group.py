@@ -5,9 +5,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from cgmem.contract import MB
 from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_systemd as sd
+
+pytestmark = pytest.mark.long
 
 HERE = """
 path=$(sed -n s/^0:://p /proc/self/cgroup)
