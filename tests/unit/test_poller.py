@@ -488,7 +488,10 @@ def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_imports_little() -> None:
     """The poller costs no asyncio: its import is paid by every host program."""
-    code = "import sys, cgmem.supervising.poller; print(sorted({'asyncio', 'logging'} & set(sys.modules)))"
+    code = (
+        "import sys, cgmem.supervising.poller;"
+        " print(sorted({'asyncio', 'logging'} & set(sys.modules)))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
 
     assert found.stdout == "[]\n"
