@@ -191,7 +191,7 @@ def test_a_cgroup_that_is_not_ours(placement: Placement, cgroup: Cgroup) -> None
         os.close(root)
 
     assert caught.value.errno == errno.EACCES
-    assert "Delegate=yes" in (caught.value.hint or "")
+    assert "--backend systemd" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP])
