@@ -18,7 +18,7 @@ import click
 
 from cgmem.cli import options
 from cgmem.cli.events import EventSource
-from cgmem.cli.output import print_json, print_table, say
+from cgmem.cli.output import plain, print_json, print_table, say
 from cgmem.errors import CgmemError, ConfigurationError, UnknownIdError
 from cgmem.inspecting import orders
 from cgmem.inspecting.traced import Trace, Traced, lifetime
@@ -193,7 +193,7 @@ def _print(trace: Trace, source: EventSource) -> None:
     hog = trace.hog
     if hog is not None:
         print(f"\nhog: pid {hog.pid}, {_size(hog)} resident at most, {_lived(hog)}")
-        print(f"     {hog.command}"[:200])
+        print(f"     {plain(hog.command)}"[:200])
     for what, why in source.cannot.items():
         say(_MISSING[what].format(why=why))
     if source.lost:

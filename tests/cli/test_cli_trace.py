@@ -39,6 +39,17 @@ def test_the_hog_of_a_command(tmp_path: Path) -> None:
     assert not any(process["lives"] for process in answer["processes"])
 
 
+def test_a_command_that_would_clear_the_screen(tmp_path: Path) -> None:
+    """A traced command line is its own text: what would act on a terminal is escaped."""
+    code = "import time; time.sleep(1)  # \x1b[2J\n"
+    done = cgmem("trace", "--", sys.executable, "-I", "-S", "-c", code, cwd=tmp_path)
+
+    assert done.returncode == 0
+    assert "hog: pid" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert r"\x1b[2J\n" in done.stdout
+
+
 def test_a_live_one_for_a_while(tmp_path: Path) -> None:
     """What already runs is shown as living, with its peak so far."""
     name = f"traced-{os.getpid()}"
