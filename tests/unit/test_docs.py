@@ -29,7 +29,7 @@ def test_every_key_of_the_outcome_is_documented() -> None:
 
 
 def test_no_two_decisions_have_one_number() -> None:
-    """docs/decisions/ is 001, 002, …: a new one takes a number of its own."""
-    numbers = [int(path.name[:3]) for path in (DOCS / "decisions").iterdir()]
+    """docs/decisions/ is 001, 002, …: a new one takes the next number."""
+    numbers = sorted(int(path.name[:3]) for path in (DOCS / "decisions").iterdir())
 
-    assert len(set(numbers)) == len(numbers)
+    assert numbers == list(range(1, len(numbers) + 1))
