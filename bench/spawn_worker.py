@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _grown(megabytes: int) -> mmap.mmap:
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)  # Linux's
     return mmap.mmap(-1, max(1, megabytes) << 20, flags=flags)
 
 
