@@ -81,7 +81,14 @@ class AppendFile:
         """Whether the last line lacks its newline (a full disk, a crash, an editor)."""
         if size == self._end:
             return self._torn
-        return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        while size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
+            # A file grows page by page under a peer's write; a look for holes waits for its end.
+            with suppress(OSError):
+                os.lseek(descriptor, 0, os.SEEK_HOLE)
+            before, size = size, os.fstat(descriptor).st_size
+            if size == before:
+                return True
+        return False
 
     def _ready(self, more: int) -> tuple[int, int]:
         """A descriptor of the file that is at the path now, and its size."""

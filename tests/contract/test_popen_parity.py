@@ -120,6 +120,13 @@ def _roads() -> dict[str, Road]:
 
 
 ROADS = _roads() if sys.platform == "linux" else {}
+# In a guest whose glibc has the other road, the trampoline is left to the guest that has no other.
+ROADS_HERE = [
+    pytest.param(name, marks=[pytest.mark.alike] if name == "trampoline" else [])
+    if "posix_spawn" in ROADS
+    else name
+    for name in ROADS
+]
 
 
 @pytest.fixture
@@ -137,7 +144,7 @@ def cgroup_path(tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture(params=ROADS)
+@pytest.fixture(params=ROADS_HERE)
 def start(request: pytest.FixtureRequest, cgroup_path: Path) -> Iterator[Start]:
     """Return what starts a child as subprocess.Popen does, by the road under test."""
     descriptor = os.open(cgroup_path, os.O_RDONLY | os.O_DIRECTORY)

@@ -347,6 +347,27 @@ def test_a_torn_last_line_is_ended_first(path: Path, warned: list[str]) -> None:
     file.close()
 
 
+def test_a_line_that_is_being_written_is_not_torn(
+    path: Path, warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer's write that is seen half-way is waited for: no empty line comes of it."""
+    path.parent.mkdir()
+    path.write_text('{"peer": ')
+    lseek = os.lseek
+
+    def peer_goes_on(descriptor: int, offset: int, whence: int) -> int:
+        with path.open("a") as peer:
+            peer.write("1}\n")
+        return lseek(descriptor, offset, whence)
+
+    monkeypatch.setattr(os, "lseek", peer_goes_on)
+    file = JsonLinesFile(path, warn=warned.append)
+    file.append({"n": 1}, now=True)
+
+    assert path.read_text() == '{"peer": 1}\n{"n": 1}\n'
+    file.close()
+
+
 # A real short write: the kernel cuts a write at RLIMIT_FSIZE and then answers EFBIG.
 FULL_DISK = """
 import json, resource, sys
