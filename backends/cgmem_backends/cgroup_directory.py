@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ _READ_SIZE = 1 << 14
 _PAGE = 2048
 """Less than half a page, so that a line that did not fit is not taken for the end."""
 _AT_ONCE = 64
+_FREEZE_SECONDS = 1.0
+"""How long all may take to stop, 4 to 14 ms as a rule; who is in D state does not."""
+_FREEZE_LOOK_SECONDS = 0.001
 _FEW_DESCRIPTORS = "raise the limit on open descriptors: ulimit -n 65536"
 
 
@@ -129,15 +133,25 @@ def send_signal(directory: Path, signum: int) -> None:
     """Signal every process of a subtree; SIGKILL through cgroup.kill, which forks can't outrun."""
     if signum == signal.SIGKILL and _kill_file(directory):
         return
-    # Again until a round finds nobody new: SIGKILL without cgroup.kill (before 5.14), and a frozen
-    # group, where the new one was being forked. In one that runs it may be a handler's helper.
-    again = signum == signal.SIGKILL or (read_file(directory, kf.FREEZE) or b"").strip() == b"1"
+    # Again until a round finds nobody new: SIGKILL without cgroup.kill (before 5.14), and a group
+    # that is being frozen, where one may be forked until all have stopped. In one that runs, who is
+    # new may be a handler's helper.
+    freezing = (read_file(directory, kf.FREEZE) or b"").strip() == b"1"
+    deadline = time.monotonic() + _FREEZE_SECONDS
     seen: set[int] = set()
-    while new := set(pids(directory)) - seen:
+    while True:
+        stopped = not freezing or _is_frozen(directory) or time.monotonic() > deadline
+        new = set(pids(directory)) - seen
         _signal_members(directory, new, signum)
         seen |= new
-        if not again:
+        if not (freezing or signum == signal.SIGKILL) or (stopped and not new):
             return
+        if not new:
+            time.sleep(_FREEZE_LOOK_SECONDS)
+
+
+def _is_frozen(directory: Path) -> bool:
+    return kf.parse_keyed(read_file(directory, kf.EVENTS) or b"").get("frozen") != 0
 
 
 def remove(directory: Path, rmdir: Callable[[Path], None] = os.rmdir) -> bool:
