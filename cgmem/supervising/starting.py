@@ -68,14 +68,19 @@ class Starter:
         return chosen
 
     def start(
-        self, record: ScopeRecord, settings: Settings, args: Any, popen_options: Mapping[str, Any]
+        self,
+        chosen: selector.Choice,
+        record: ScopeRecord,
+        settings: Settings,
+        args: Any,
+        popen_options: Mapping[str, Any],
     ) -> Started:
-        """Open a scope and start the command in it.
+        """Open a scope of the chosen backend and start the command in it.
 
         Raises what subprocess.Popen raises, `EnforcementError`, `BackendUnavailable`,
         `CgroupError`, `ScopeVanished` where somebody removes the empty scope again and again.
         """
-        chosen, limits = self.choice(settings), limits_of(settings)
+        limits = limits_of(settings)
         for attempt in (1, 2):
             chosen, scope, effective = self._open(chosen, record, settings, limits)
             try:

@@ -159,14 +159,14 @@ class Supervisor:
         if not isinstance(args, (str, bytes, os.PathLike)):
             args = list(args)  # an iterator can be read but once
         self._check_memory(settings)
-        self._starter.choice(settings)
+        chosen = self._starter.choice(settings)
         self.poller()  # what can fail fails before there is a child
         subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
         try:
             if settings.family_max_bytes is not None:
                 self._family.reserve(subprocess_id, settings.max_bytes, settings.family_max_bytes)
             record = self._record(subprocess_id, agent_type, args, settings)
-            scope, popen, plan = self._starter.start(record, settings, args, popen_options)
+            scope, popen, plan = self._starter.start(chosen, record, settings, args, popen_options)
         except BaseException:
             self._family.release(subprocess_id)
             self._registry.release(subprocess_id)
