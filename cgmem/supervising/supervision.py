@@ -2,7 +2,7 @@
 
 Covers: looking (sample, judge, act), ending it (SIGTERM, grace, SIGKILL), settling (last read,
 verdict, clean-up), in their order. Does not cover: the mechanism (the scope's), the rules (judge,
-verdict), what is told and when (report), what is due (deadlines), where lines go (the sinks').
+verdict), what is told and when (telling), what is due (deadlines), where lines go (the sinks').
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from cgmem.supervising.outbox import worth_a_snapshot
 from cgmem.supervising.outcome import Outcome
 from cgmem.supervising.plan import Plan
 from cgmem.supervising.poller import Poller
-from cgmem.supervising.report import Listeners, Report
 from cgmem.supervising.snapshot import Inspection, Snapshots
+from cgmem.supervising.telling import Listeners, Telling
 from cgmem.supervising.termination import ask_to_end, attempt, send
 from cgmem.supervising.watch import Found, Watch
 
@@ -95,13 +95,13 @@ class Supervision:
         self._poller = poller
         self._clock = clock
         self._snapshots = snapshots
-        self._report = Report(
+        self._telling = Telling(
             str(self),
             Listeners(partial(sinks.alert, self), partial(sinks.aborted, self), sinks.warn),
             clock,
         )
         self._due = Deadlines()
-        self._emptying = Emptying(scope, self._report.warn, keep=plan.settings.keep)
+        self._emptying = Emptying(scope, self._telling.warn, keep=plan.settings.keep)
         self._lock = threading.RLock()
         self._awaits_empty = False
         self._baseline = baseline
@@ -158,7 +158,7 @@ class Supervision:
         try:
             self._poller.add(self, wakes)
         except OSError as error:  # fs.epoll.max_user_watches, ENOMEM
-            self._report.warn(f"no wake-ups, only ticks: {error}")
+            self._telling.warn(f"no wake-ups, only ticks: {error}")
             self._poller.remove(self)
             main.close()
             self._poller.add(self, ())
@@ -166,7 +166,7 @@ class Supervision:
     @property
     def warnings(self) -> list[str]:
         """The messages of its alerts so far."""
-        return self._report.warnings
+        return self._telling.warnings
 
     @property
     def pid(self) -> int | None:
@@ -222,7 +222,7 @@ class Supervision:
             try:
                 # A clean-up that memory.high held could take for ever.
                 self._lift_brake()
-                ask_to_end(self.scope, self._main, self._report.warn)
+                ask_to_end(self.scope, self._main, self._telling.warn)
             finally:  # also where a KeyboardInterrupt came in between
                 self._due.kill = self._clock() + grace
                 self._reschedule()
@@ -268,7 +268,7 @@ class Supervision:
             if plan.thresholds == self.plan.thresholds:
                 return False
             self.plan = plan
-            attempt(lambda: self._set_limits(self.plan.limits), self._report.warn)
+            attempt(lambda: self._set_limits(self.plan.limits), self._telling.warn)
             return True
 
     @contextmanager
@@ -282,7 +282,7 @@ class Supervision:
             yield
             return
         self._poller.mute(self, exit_fd, True)
-        self._report.safely(partial(self._sinks.idle, self))
+        self._telling.safely(partial(self._sinks.idle, self))
         try:
             yield
         except BaseException:
@@ -342,7 +342,7 @@ class Supervision:
 
     def _hand_back(self) -> None:
         """Its end is for whoever comes next to tell."""
-        self._report.hand_out_all()
+        self._telling.hand_out_all()
         self._forked_away = True  # nobody's here any more
         self._poller.remove(self)
         self.scope.detach()
@@ -369,9 +369,9 @@ class Supervision:
         except ScopeVanished:
             return  # a normal end: settling finds it
         except (CgmemError, OSError) as error:
-            self._report.unmeasured(error)
+            self._telling.unmeasured(error)
             return
-        self._report.measured()
+        self._telling.measured()
         self._rest()
         if self._what_we_did is None:
             self.level = self.watch.level
@@ -406,9 +406,9 @@ class Supervision:
         policy = self.plan.policy
         if alert.kind == "stall":
             action = actions[0] if actions else "hold"
-            self._report.stall(alert.at - self._started, policy.stall_after_seconds, action)
+            self._telling.stall(alert.at - self._started, policy.stall_after_seconds, action)
         worth = worth_a_snapshot(alert, policy.kernel_limits)
-        self._report.alert(alert, self._begin_snapshot if worth else None)
+        self._telling.alert(alert, self._begin_snapshot if worth else None)
         self._reschedule()
 
     def _begin_snapshot(self) -> Inspection | None:
@@ -419,10 +419,10 @@ class Supervision:
     def _snapshot_arrived(self) -> None:
         with self._lock:
             if not self._forked_away:
-                self._report.hand_out(self._clock())
+                self._telling.hand_out(self._clock())
 
     def _tell_abort(self) -> None:
-        self._report.aborted(CAUSE_OF[self._what_we_did or "hard_limit"])
+        self._telling.aborted(CAUSE_OF[self._what_we_did or "hard_limit"])
 
     def _tell_late_kill(self) -> None:
         """Look once more if an OOM kill is news: the end can be seen before its wake-up."""
@@ -449,7 +449,7 @@ class Supervision:
         except ScopeVanished:
             return
         except (CgmemError, OSError) as error:
-            self._report.warn(f"{action}: {error}")
+            self._telling.warn(f"{action}: {error}")
 
     def _set_high(self, high_bytes: int | None) -> None:
         self.scope.set_limits(self.plan.limits._replace(high_bytes=high_bytes))
@@ -477,7 +477,7 @@ class Supervision:
         if due.kill is not None and now >= due.kill:
             self._sigkill_needed = True
             self._kill_now()
-        self._report.hand_out(now)
+        self._telling.hand_out(now)
         self._reschedule()
 
     def _kill_now(self) -> None:
@@ -485,12 +485,12 @@ class Supervision:
         try:
             send(self.scope, self._main, signal.SIGKILL)
         except (CgmemError, OSError) as error:  # no descriptor left, say: it must not get away
-            self._report.warn(f"can't be killed: {error}; tried again until it is")
+            self._telling.warn(f"can't be killed: {error}; tried again until it is")
             self._due.kill = self._clock() + LONGEST_RETRY_SECONDS
             self._reschedule()
 
     def _reschedule(self) -> None:
-        at = self._due.next(self._report.due_at)
+        at = self._due.next(self._telling.due_at)
         if at is not None:
             self._poller.schedule(self, at)
 
@@ -509,7 +509,7 @@ class Supervision:
         try:
             return self.scope.counters()
         except (CgmemError, OSError) as error:
-            self._report.warn(f"last read: {error}")
+            self._telling.warn(f"last read: {error}")
             last = self.watch.last_sample
             return Counters(last.events if last else None, cached=True)
 
@@ -549,19 +549,19 @@ class Supervision:
         # First the poller: a closed descriptor's number may belong to somebody else at once.
         self._poller.remove(self)
         if self._emptying.stays:
-            attempt(self._note_that_it_stays, self._report.warn)
+            attempt(self._note_that_it_stays, self._telling.warn)
         try:
             self.scope.detach()
         except (CgmemError, OSError) as error:
-            self._report.warn(f"clean-up: {error}")
+            self._telling.warn(f"clean-up: {error}")
         self._close_main()
         outcome = self._make_outcome()
         if outcome.cause == "hard_limit":
             self.level = "ABORTED"
             self._tell_abort()
-        self._report.hand_out_all()
+        self._telling.hand_out_all()
         self.outcome = outcome
-        self._report.safely(partial(self._sinks.ended, self, outcome))
+        self._telling.safely(partial(self._sinks.ended, self, outcome))
         self.ended.set()
 
     def _note_that_it_stays(self) -> None:
@@ -576,7 +576,7 @@ class Supervision:
         try:
             return self._sinks.system_memory()
         except (CgmemError, OSError) as error:
-            self._report.warn(f"the machine's memory can't be read: {error}")
+            self._telling.warn(f"the machine's memory can't be read: {error}")
             return SystemMemory(0, 0)
 
     def _make_outcome(self) -> Outcome:
@@ -591,13 +591,13 @@ class Supervision:
                 counters=self._counters or Counters(),
                 figures=self.watch.figures,
                 metric=self.watch.metric,
-                warnings=tuple(self._report.warnings),
-                stalls=tuple(self._report.stalls),
+                warnings=tuple(self._telling.warnings),
+                stalls=tuple(self._telling.stalls),
                 leftovers=self._emptying.leftovers,
                 what_we_did=self._what_we_did,
                 sigkill_needed=self._sigkill_needed,
                 baseline=self._baseline,
-                snapshot=self._report.last_snapshot,
+                snapshot=self._telling.last_snapshot,
                 started=self._started,
                 oom_came_first=self._oom_came_first,
                 system_memory=self._system_memory(),

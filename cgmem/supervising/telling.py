@@ -20,7 +20,7 @@ class Listeners(NamedTuple):
     warn: Callable[[str], None]
 
 
-class Report:
+class Telling:
     """Not thread-safe: the supervision's lock is around every call.
 
     No listener's failure goes further than here: whatever becomes of a log line or a callback,
