@@ -66,13 +66,24 @@ def look(pids: Sequence[int]) -> list[Seen]:
     return _read_proc(pids) if sys.platform == "linux" else _ask_ps(pids)
 
 
+def status_of(pid: int, errors: str = "surrogateescape") -> dict[str, str]:
+    """/proc/PID/status by key (proc_pid_status(5)). Raises `OSError` once it has ended."""
+    text = Path(f"/proc/{pid}/status").read_text(errors=errors)
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
+def command_of(cmdline: bytes, errors: str = "surrogateescape") -> str:
+    """The words of /proc/PID/cmdline on one line; empty for a kernel thread and a zombie."""
+    words = cmdline.rstrip(b"\0").split(b"\0")
+    return " ".join(word.decode(errors=errors) for word in words)
+
+
 def _read_proc(pids: Sequence[int]) -> list[Seen]:
     commands = _commands(pids)
     found = []
     for pid in pids:
         with suppress(OSError, ValueError):
-            status = Path(f"/proc/{pid}/status").read_text(errors="surrogateescape")
-            fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+            fields = status_of(pid)
             rss = fields.get("VmRSS")
             rss_mb = None if rss is None else round(int(rss.split()[0]) * 1024 / MB, 1)
             found.append(
@@ -88,8 +99,7 @@ def _commands(pids: Sequence[int]) -> dict[int, str]:
     def read() -> None:
         for pid in pids:
             with suppress(OSError), Path(f"/proc/{pid}/cmdline").open("rb") as file:
-                words = file.read(_LONGEST_COMMAND).rstrip(b"\0").split(b"\0")
-                commands[pid] = " ".join(word.decode(errors="surrogateescape") for word in words)
+                commands[pid] = command_of(file.read(_LONGEST_COMMAND))
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()

@@ -19,6 +19,7 @@ import click
 from cgmem.cli import options
 from cgmem.cli.events import EventSource
 from cgmem.cli.output import plain, print_json, print_table, say
+from cgmem.cli.processes import command_of, status_of
 from cgmem.errors import CgmemError, ConfigurationError, UnknownIdError
 from cgmem.inspecting import orders
 from cgmem.inspecting.traced import Trace, Traced, lifetime
@@ -173,10 +174,8 @@ def _look(trace: Trace, pids: list[int]) -> None:
     """Read names and peaks while they are there to be read."""
     for pid in pids:
         with suppress(OSError, ValueError):
-            text = Path(f"/proc/{pid}/status").read_text(errors="replace")
-            fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()[:400].rstrip(b"\0").split(b"\0")
-            command = " ".join(word.decode(errors="replace") for word in words)
+            fields = status_of(pid, "replace")
+            command = command_of(Path(f"/proc/{pid}/cmdline").read_bytes()[:400], "replace")
             peak = fields.get("VmHWM", "0").split()[0]
             trace.seen(pid, int(fields["PPid"]), command or f"[{fields['Name']}]", int(peak))
 
