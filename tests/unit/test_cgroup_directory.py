@@ -331,6 +331,43 @@ def test_a_frozen_group_is_signalled_to_the_last(
     assert sorted(pid for pid, _ in signals.sent) == sorted(cg.pids(old.at("job")))
 
 
+@pytest.mark.parametrize("looks", [1, 5])
+def test_a_group_that_is_still_being_frozen(
+    old: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """Until all have stopped one may be forked, also after a round that found nobody new."""
+    signals = FakeSignals(old)
+    monkeypatch.setattr(cg, "linux_calls", signals)
+    old.enter("job", 11)
+    cg.write_file(old.at("job"), kf.FREEZE, b"1")
+    old.put("job", kf.EVENTS, "populated 1\nfrozen 0\n")
+    slept: list[float] = []
+
+    def pause(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == looks:
+            old.enter("job", 12)
+            old.put("job", kf.EVENTS, "populated 1\nfrozen 1\n")
+
+    monkeypatch.setattr("time.sleep", pause)
+    cg.send_signal(old.at("job"), signal.SIGTERM)
+
+    assert signals.sent == [(11, signal.SIGTERM), (12, signal.SIGTERM)]
+
+
+def test_a_group_that_does_not_freeze(old: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who hangs in the kernel does not stop, and is not waited for without end."""
+    signals = FakeSignals(old)
+    monkeypatch.setattr(cg, "linux_calls", signals)
+    monkeypatch.setattr(cg, "_FREEZE_SECONDS", 0.01)
+    old.enter("job", 11)
+    cg.write_file(old.at("job"), kf.FREEZE, b"1")
+    old.put("job", kf.EVENTS, "populated 1\nfrozen 0\n")
+    cg.send_signal(old.at("job"), signal.SIGTERM)
+
+    assert signals.sent == [(11, signal.SIGTERM)]
+
+
 def test_a_process_that_ended_meanwhile(old: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is passed over; no descriptor stays open."""
     signals = FakeSignals(old, gone=(11,))
