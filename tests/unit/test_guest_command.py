@@ -54,11 +54,11 @@ def test_split_without_separator() -> None:
 
 
 def test_qemu_argv() -> None:
-    """The root disk comes first and is not written to; emulation runs without cx16."""
+    """The root disk comes first and is not written to; emulation runs without cx16 and erms."""
     argv = qemu_argv(MACHINE)
     drives = [argv[at + 1] for at, word in enumerate(argv) if word == "-drive"]
 
-    assert "max,-cx16" in argv
+    assert "max,-cx16,-erms" in argv
     assert "-no-reboot" in argv
     assert drives[0].startswith("file=/cache/trixie-1/disk.img,")
     assert "snapshot=on" in drives[0]

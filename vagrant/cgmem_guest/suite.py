@@ -30,12 +30,14 @@ KERNEL_AND_CONTRACT = ("tests/kernel", "tests/contract")
 #: plain has debian13's kernel, libc and Python: what a child gets is the same there.
 WITHOUT_PARITY = ("tests/kernel", "tests/contract/test_backend_contract.py")
 STALLS = ("tests/kernel/test_stall_cases.py",)
-#: A minute each, of sessions and services, and of honest work: with the newer kernel and systemd
-#: only, but for the matrix.
+#: Half a minute and more each, and little in them that a kernel could change: with the newer kernel
+#: and systemd only, but for the matrix.
 WITHOUT_THE_SLOWEST = (
     *KERNEL_AND_CONTRACT,
-    "--ignore=tests/kernel/test_systemd_family.py",
-    "--ignore=tests/kernel/test_false_alarms.py",
+    *(
+        f"--ignore=tests/kernel/test_{name}.py"
+        for name in ("systemd_family", "false_alarms", "remains", "trace", "cgroup2_orders")
+    ),
 )
 #: What swap, huge pages or PSI can make a difference to.
 VARYING = tuple(
@@ -79,10 +81,10 @@ PAIRWISE = (
     Case("debian13", "400M", "always", psi=False, tests=STALLS),
 )
 
-#: The same three guests; the first leaves nothing out.
+#: The same three guests; the first leaves nothing out, the second what takes minutes.
 EACH_GUEST = (
     PAIRWISE[0]._replace(without=()),
-    PAIRWISE[1]._replace(tests=KERNEL_AND_CONTRACT),
+    PAIRWISE[1]._replace(tests=KERNEL_AND_CONTRACT, without=("long",)),
     PAIRWISE[2],
 )
 
