@@ -7,10 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
+#: nohup(1) ignores the first for what it starts, a script's `&` the others.
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+
 
 @pytest.fixture(autouse=True)
-def _hang_up_ends() -> Iterator[None]:
-    """The tests may run under nohup(1), whose children would ignore SIGHUP, too."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _signals_end() -> Iterator[None]:
+    """The tests may run where some signals are ignored; the command's children would inherit it."""
+    before = {one: signal.signal(one, _as_from_a_shell(one)) for one in ENDING}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+def _as_from_a_shell(one: signal.Signals) -> signal._HANDLER:
+    return signal.default_int_handler if one == signal.SIGINT else signal.SIG_DFL
