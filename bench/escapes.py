@@ -57,7 +57,7 @@ def _run(name: str, how: str) -> Taken:
         with PEERS[name](budget, [*words, str(LIMIT_MB * 3 // 2)]) as command:
             # No pipes: the fugitive would hold their ends, and we wait for that.
             quiet = subprocess.DEVNULL
-            subprocess.run(command, check=False, stdout=quiet, stderr=quiet, timeout=60)
+            subprocess.run(command, check=False, stdout=quiet, stderr=quiet, timeout=120)
             time.sleep(0.5)
             # By its file's name: a pid of a container's is another process's out here.
             left = naming(str(file))

@@ -35,7 +35,7 @@ def read(path: str, megabytes: int, processes: int) -> "tuple[list[int], list[fl
 
 
 def main() -> None:
-    """Take the memory, then hold it for half a minute."""
+    """Take the memory, then hold it for longer than anybody waits."""
     path, megabytes, speed, processes = sys.argv[1], *map(int, sys.argv[2:5])
     number = 0
     while number < processes - 1 and os.fork():
@@ -55,7 +55,7 @@ def main() -> None:
         held.append(mmap.mmap(-1, STEP, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         held[-1][:: mmap.PAGESIZE] = touch
         struct.pack_into("d", times, row + (1 + step) * NUMBER, time.monotonic())
-    time.sleep(30)
+    time.sleep(60)
 
 
 if __name__ == "__main__":
