@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from subprocess import Popen
-from typing import Any, Literal, NamedTuple, Protocol
+
+from cgmem.shapes import NamedTuple, Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
 
 MB = 1 << 20
 """The spec's MB: 2**20 bytes."""
 
-Metric = Literal["cgroup", "pss", "rss", "phys_footprint"]
+Metric: TypeAlias = "Literal['cgroup', 'pss', 'rss', 'phys_footprint']"
 """What a backend's `current_bytes` measured."""
 
 
@@ -367,15 +372,15 @@ class SystemMemory(NamedTuple):
     swap_free_bytes: int = 0
 
 
-Level = Literal["OK", "WARNING", "CRITICAL", "ABORTED", "NOT_MONITORED"]
+Level: TypeAlias = "Literal['OK', 'WARNING', 'CRITICAL', 'ABORTED', 'NOT_MONITORED']"
 """The spec's statuses."""
 
-StallPolicy = Literal["release", "abort", "freeze", "hold"]
+StallPolicy: TypeAlias = "Literal['release', 'abort', 'freeze', 'hold']"
 
-Cause = Literal[
-    "exited", "signalled", "hard_limit", "stalled", "aborted", "timeout",
-    "parent_limit", "system_oom", "unknown",
-]  # fmt: skip
+Cause: TypeAlias = (
+    "Literal['exited', 'signalled', 'hard_limit', 'stalled', 'aborted', 'timeout',"
+    " 'parent_limit', 'system_oom', 'unknown']"
+)
 """Why a subprocess ended."""
 
 

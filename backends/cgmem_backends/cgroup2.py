@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from cgmem.contract import (
     Capabilities,
@@ -25,6 +24,7 @@ from cgmem.contract import (
     Usability,
 )
 from cgmem.errors import CgroupError, ScopeVanished, out_of_descriptors
+from cgmem.shapes import NamedTuple
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
 from cgmem_backends import scope_record, subtree

@@ -7,9 +7,9 @@ systemd for each (see systemd_family.py). docs/decisions/021 has the reasons.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from cgmem.contract import Leave
+from cgmem.shapes import NamedTuple
 
 _SESSION = re.compile(r"session-[^/]+\.scope")
 _UNIT = re.compile(r".+\.(service|scope)")

@@ -16,10 +16,10 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from cgmem.contract import ScopeRecord
 from cgmem.errors import CgmemError
+from cgmem.shapes import NamedTuple
 from cgmem_backends import scope_record
 from cgmem_backends.process_tree import Identity
 

@@ -13,10 +13,10 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from cgmem.contract import Usability
 from cgmem.errors import BackendUnavailable, CgroupError, ScopeVanished
+from cgmem.shapes import NamedTuple
 from cgmem_backends import host_advice
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.cgroup_directory import own_pids, read_file, write_file

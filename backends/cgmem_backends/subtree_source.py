@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from cgmem.contract import Usability
+from cgmem.shapes import NamedTuple, Protocol
 from cgmem_backends.hierarchy import Hierarchy
 
 SLICE = "cgmem.slice"

@@ -10,7 +10,10 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

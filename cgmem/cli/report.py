@@ -11,10 +11,13 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from cgmem.errors import ConfigurationError
 from cgmem.text.words import shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _STANDARD_OUTPUT = 1
 _DESCRIPTOR = re.compile(r"fd:([0-9]{1,9})")

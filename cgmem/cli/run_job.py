@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import subprocess
-from typing import TYPE_CHECKING
 
 from cgmem.cli import setting_flags
 from cgmem.cli.errors import RUN_TROUBLE, complain, described, die_of
@@ -23,6 +22,7 @@ from cgmem.supervising.supervision import Supervision
 from cgmem.supervising.supervisor import Hooks, OnAlert, Supervisor
 from cgmem.text.sizes import format_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgmem.cli.progress import Progress
     from cgmem.cli.recording import Recording

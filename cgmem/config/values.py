@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
 
 from cgmem.contract import MB
 from cgmem.errors import ConfigurationError
+from cgmem.shapes import NamedTuple
 from cgmem.text.sizes import not_a_size, parse_size, without_unit
 from cgmem.text.words import meant, shown
 
-Layer = Literal["file", "environment", "argument"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+Layer: TypeAlias = "Literal['file', 'environment', 'argument']"
 
 
 class Reading(NamedTuple):

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from cgmem.contract import Alert, SystemMemory
 from cgmem.errors import CgmemError
@@ -19,6 +18,10 @@ from cgmem.logs.lines import alert_line, stats_line
 from cgmem.logs.memory_logs import MemoryLogs
 from cgmem.supervising.outcome import Outcome
 from cgmem.system_monitor import MemoryMonitor, WriterLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MONITOR_SECONDS = 10.0
 """How often the machine's level is looked at. Reading /proc/meminfo costs as much as ten scopes."""

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from subprocess import Popen
-from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from cgmem import selector
@@ -31,6 +30,7 @@ from cgmem.errors import (
 )
 from cgmem.judging import preflight
 from cgmem.logs.memory_logs import MemoryLogs
+from cgmem.shapes import NamedTuple
 from cgmem.supervising.callbacks import Callbacks
 from cgmem.supervising.family import Family
 from cgmem.supervising.journal import Journal
@@ -46,10 +46,14 @@ from cgmem.supervising.supervision import Supervision
 from cgmem.supervising.unsupervised import Unsupervised
 from cgmem.supervising.upkeep import Upkeep
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
 MEMORY_FRESH_SECONDS = 0.5
 """How old the machine's numbers may be: hundreds of subprocesses can start in a second."""
 
-OnAlert = Callable[[str, Alert], Any]
+OnAlert: TypeAlias = "Callable[[str, Alert], Any]"
 """Called with the subprocess id and the alert."""
 
 
