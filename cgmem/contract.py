@@ -322,6 +322,12 @@ class Backend(Protocol):
     def probe(self) -> Usability:
         """Say whether this host lets the mechanism work, and why not. Changes nothing lasting."""
 
+    def with_note(self, found: Usability) -> Usability:
+        """Add to a `probe` that found it usable the `note` that takes another program to find out.
+
+        That program may cost more than all the rest of a start. Never raises.
+        """
+
     def open_scope(self, record: ScopeRecord, limits: Limits) -> tuple[Scope, EffectiveLimits]:
         """Make a scope with its budget set, no process inside yet.
 

@@ -45,8 +45,16 @@ class Choice(NamedTuple):
     """Why this one, in one sentence."""
     passed_over: tuple[tuple[str, Usability], ...] = ()
     """Backends that were preferred and can't work here."""
-    note: str | None = None
-    """What can surprise about it, and what to do."""
+    usability: Usability = Usability(True, "")
+    """What it said of itself."""
+
+    @property
+    def note(self) -> str | None:
+        """What can surprise about it, and what to do. It may take another program to find out."""
+        found = self.backend.with_note(self.usability)
+        if found.note is None or found.fix is None:
+            return found.note
+        return f"{found.note}: {found.fix}"
 
 
 def load(name: str, leave: Leave = BY_RULE, group: Group | None = None) -> Backend:
@@ -97,7 +105,7 @@ def choose(
         usability = backend.probe()
         if usability.usable:
             why = _why(wanted, name, usability, passed_over)
-            return Choice(backend, why, tuple(passed_over), _note(usability))
+            return Choice(backend, why, tuple(passed_over), usability)
         passed_over.append((name, usability))
     if group is not None:
         raise _nothing_works(wanted, f"group {group.name} is the kernel's to hold", passed_over)
@@ -134,12 +142,6 @@ def process_start(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot; None where it is gone or unknown."""
     ticks: int | None = import_module("cgmem_backends.scope_record").process_start(pid)
     return ticks
-
-
-def _note(usability: Usability) -> str | None:
-    if usability.note is None or usability.fix is None:
-        return usability.note
-    return f"{usability.note}: {usability.fix}"
 
 
 def _why(

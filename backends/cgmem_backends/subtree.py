@@ -52,8 +52,11 @@ class OwnCgroup:
 
     def inspect(self) -> Usability:
         """Say whether the own cgroup can be divided, changing nothing."""
+        return inspect(self._look())
+
+    def with_note(self, found: Usability) -> Usability:
+        """Say so where the own unit would not survive a subprocess at its hard limit."""
         host = self._look()
-        found = inspect(host)
         if not (found.usable and host.systemd_runs and host.hierarchy.own):
             return found
         from cgmem_backends.oom_policy import with_oom_policy

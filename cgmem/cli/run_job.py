@@ -69,6 +69,7 @@ def run(
     except (CgmemError, OSError, ValueError, subprocess.SubprocessError) as error:
         supervisor.close()
         return _refused(error, words, outlet, voice)
+    gc.freeze()  # nothing that modules made ends before the program does: spare every look at it
     gc.enable()  # see `cgmem.cli.main`
     if settings.disabled:
         inbox.block()

@@ -38,8 +38,8 @@ class Reading(NamedTuple):
 
 Parser = Callable[[object, Reading], object]
 
-_NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
-_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
+_GROUP = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _NEVER = frozenset({"max", "infinity"})
@@ -81,7 +81,7 @@ def seconds(least: float, most: float, *, or_never: bool = False) -> Parser:
 def _number(value: object, reading: Reading) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and reading.layer != "file" and _NUMBER.fullmatch(value.strip()):
+    if isinstance(value, str) and reading.layer != "file" and re.fullmatch(_NUMBER, value.strip()):
         return float(value)
     raise ConfigurationError(
         f"{reading.source}: {shown(value)} is not a number of seconds",
@@ -123,7 +123,7 @@ def choice(known: Sequence[str]) -> Parser:
 
 def group_name(value: object, reading: Reading) -> str:
     """Return the name of a group: it becomes part of a cgroup's and of a systemd unit's name."""
-    if isinstance(value, str) and _GROUP.fullmatch(value):
+    if isinstance(value, str) and re.fullmatch(_GROUP, value):
         return value
     raise ConfigurationError(
         f"{reading.source}: {shown(value)} can't be the name of a group",

@@ -67,8 +67,8 @@ class Starter:
                 group=key.group,
             )
             chosen.backend.warn = self._warn
-        if chosen.note is not None and not self._own_process:
-            self._warn(chosen.note)
+        if not self._own_process and (note := chosen.note) is not None:
+            self._warn(note)
         return chosen
 
     def start(

@@ -39,11 +39,9 @@ from cgmem.supervising.plan import Plan, limits_of, observing_plan_of, recorded_
 from cgmem.supervising.poller import Poller
 from cgmem.supervising.process import MonitoredProcess
 from cgmem.supervising.registry import Registry
-from cgmem.supervising.remains import find_orphan
 from cgmem.supervising.snapshot import Snapshots
 from cgmem.supervising.starting import Starter
 from cgmem.supervising.supervision import Supervision
-from cgmem.supervising.unsupervised import Unsupervised
 from cgmem.supervising.upkeep import Upkeep
 
 TYPE_CHECKING = False
@@ -232,6 +230,8 @@ class Supervisor:
         Raises `UnknownIdError`, `InvalidIdError` where its supervisor lives, `CgmemError` where
         it can't be taken over, `ScopeVanished`.
         """
+        from cgmem.supervising.remains import find_orphan  # those who only start need it not
+
         backend, scope = find_orphan(subprocess_id)
         backend.warn = self._warn
         try:
@@ -367,6 +367,8 @@ class Supervisor:
         subprocess_id: str | None,
         agent_type: str | None,
     ) -> MonitoredProcess:
+        from cgmem.supervising.unsupervised import Unsupervised  # nearly nobody switches it off
+
         subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
         self._registry.release(subprocess_id)
         popen = Popen(args, **popen_options)

@@ -10,7 +10,7 @@ OPEN_TO_THEM = {"cgmem.contract", "cgmem.errors", "cgmem.shapes"}
 
 
 def test_mechanisms_are_kept_from_every_module() -> None:
-    """What is new in `cgmem` is closed to the backends, unless it is what both packages are made of."""
+    """What is new in `cgmem` is closed to the backends, unless both are made of it."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     named = {contract["name"]: contract for contract in contracts["contracts"]}
     modules = {
