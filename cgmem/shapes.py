@@ -23,8 +23,11 @@ else:
             cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]
         ) -> type[tuple[Any, ...]]:
             # A KeyError from Python 3.14 on: the module lacks `from __future__ import annotations`.
-            fields = namespace["__annotations__"]
-            defaults = [namespace.pop(field) for field in fields if field in namespace]
+            fields = list(namespace["__annotations__"])
+            with_default = [field for field in fields if field in namespace]
+            if with_default != fields[len(fields) - len(with_default) :]:
+                raise TypeError(f"{name}: a field without a default follows one that has it")
+            defaults = [namespace.pop(field) for field in with_default]
             made = namedtuple(name, fields, defaults=defaults, module=namespace["__module__"])
             for key, value in namespace.items():
                 setattr(made, key, value)
