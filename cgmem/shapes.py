@@ -1,6 +1,6 @@
 """NamedTuple and Protocol without what `typing` does at run time.
 
-What supervises defines some eighty records and a dozen Protocols. `typing.NamedTuple` compiles
+What supervises defines some fifty records and half a dozen Protocols. `typing.NamedTuple` compiles
 every field's annotation, which takes longer than starting Python, and `import typing` takes a
 quarter of that start (docs/decisions/039). A type checker sees typing's own.
 """
