@@ -12,9 +12,11 @@ forms, `cgmem.monitoring` and `cgmem.task_tool` the names of the memory-monitori
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cgmem import aio, monitoring, task_tool
     from cgmem.contract import Alert
     from cgmem.errors import (

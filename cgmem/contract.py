@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from subprocess import Popen
-from typing import Any, Literal, NamedTuple, Protocol
+
+from cgmem.shapes import NamedTuple, Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
 
 MB = 1 << 20
 """The spec's MB: 2**20 bytes."""
 
-Metric = Literal["cgroup", "pss", "rss", "phys_footprint"]
+Metric: TypeAlias = "Literal['cgroup', 'pss', 'rss', 'phys_footprint']"
 """What a backend's `current_bytes` measured."""
 
 
@@ -317,6 +322,12 @@ class Backend(Protocol):
     def probe(self) -> Usability:
         """Say whether this host lets the mechanism work, and why not. Changes nothing lasting."""
 
+    def with_note(self, found: Usability) -> Usability:
+        """Add to a `probe` that found it usable the `note` that takes another program to find out.
+
+        That program may cost more than all the rest of a start. Never raises.
+        """
+
     def open_scope(self, record: ScopeRecord, limits: Limits) -> tuple[Scope, EffectiveLimits]:
         """Make a scope with its budget set, no process inside yet.
 
@@ -367,15 +378,15 @@ class SystemMemory(NamedTuple):
     swap_free_bytes: int = 0
 
 
-Level = Literal["OK", "WARNING", "CRITICAL", "ABORTED", "NOT_MONITORED"]
+Level: TypeAlias = "Literal['OK', 'WARNING', 'CRITICAL', 'ABORTED', 'NOT_MONITORED']"
 """The spec's statuses."""
 
-StallPolicy = Literal["release", "abort", "freeze", "hold"]
+StallPolicy: TypeAlias = "Literal['release', 'abort', 'freeze', 'hold']"
 
-Cause = Literal[
-    "exited", "signalled", "hard_limit", "stalled", "aborted", "timeout",
-    "parent_limit", "system_oom", "unknown",
-]  # fmt: skip
+Cause: TypeAlias = (
+    "Literal['exited', 'signalled', 'hard_limit', 'stalled', 'aborted', 'timeout',"
+    " 'parent_limit', 'system_oom', 'unknown']"
+)
 """Why a subprocess ended."""
 
 

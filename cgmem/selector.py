@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import NamedTuple, cast
 
 from cgmem.contract import (
     BY_RULE,
@@ -20,6 +19,7 @@ from cgmem.contract import (
     Usability,
 )
 from cgmem.errors import BackendUnavailable, ConfigurationError, EnforcementError
+from cgmem.shapes import NamedTuple
 
 _CLASSES = {
     "cgroup2": ("cgmem_backends.cgroup2", "Cgroup2Backend"),
@@ -45,8 +45,16 @@ class Choice(NamedTuple):
     """Why this one, in one sentence."""
     passed_over: tuple[tuple[str, Usability], ...] = ()
     """Backends that were preferred and can't work here."""
-    note: str | None = None
-    """What can surprise about it, and what to do."""
+    usability: Usability = Usability(True, "")
+    """What it said of itself."""
+
+    @property
+    def note(self) -> str | None:
+        """What can surprise about it, and what to do. It may take another program to find out."""
+        found = self.backend.with_note(self.usability)
+        if found.note is None or found.fix is None:
+            return found.note
+        return f"{found.note}: {found.fix}"
 
 
 def load(name: str, leave: Leave = BY_RULE, group: Group | None = None) -> Backend:
@@ -63,12 +71,15 @@ def load(name: str, leave: Leave = BY_RULE, group: Group | None = None) -> Backe
     made = getattr(import_module(module), class_name)
     arguments = [leave] if name in MOVING else []
     options = {} if group is None else {"group": group}
-    return cast(Backend, made(*arguments, **options))
+    backend: Backend = made(*arguments, **options)
+    return backend
 
 
 def load_observer() -> ObservingBackend:
     """Load the backend that can watch a process that already runs."""
-    return cast(ObservingBackend, load(FALLBACK))
+    module, class_name = _CLASSES[FALLBACK]
+    observer: ObservingBackend = getattr(import_module(module), class_name)()
+    return observer
 
 
 def choose(
@@ -94,7 +105,7 @@ def choose(
         usability = backend.probe()
         if usability.usable:
             why = _why(wanted, name, usability, passed_over)
-            return Choice(backend, why, tuple(passed_over), _note(usability))
+            return Choice(backend, why, tuple(passed_over), usability)
         passed_over.append((name, usability))
     if group is not None:
         raise _nothing_works(wanted, f"group {group.name} is the kernel's to hold", passed_over)
@@ -106,17 +117,20 @@ def system_memory() -> SystemMemory:
     """Read the machine's memory and the headroom of this process's own cgroup."""
     host_memory = import_module("cgmem_backends.host_memory")
     ancestry = import_module("cgmem_backends.ancestry")
-    return cast(SystemMemory, host_memory.read_system_memory(ancestry.own_headroom))
+    memory: SystemMemory = host_memory.read_system_memory(ancestry.own_headroom)
+    return memory
 
 
 def is_supervised(record: ScopeRecord) -> bool:
     """Whether somebody lives who will tell this scope's end. True when in doubt."""
-    return cast(bool, import_module("cgmem_backends.scope_record").is_supervised(record))
+    supervised: bool = import_module("cgmem_backends.scope_record").is_supervised(record)
+    return supervised
 
 
 def pid_namespace() -> int:
     """Inode of this process's pid namespace; 0 where there is none to see."""
-    return cast(int, import_module("cgmem_backends.scope_record").pid_namespace())
+    inode: int = import_module("cgmem_backends.scope_record").pid_namespace()
+    return inode
 
 
 def process_events_command() -> list[str]:
@@ -126,13 +140,8 @@ def process_events_command() -> list[str]:
 
 def process_start(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot; None where it is gone or unknown."""
-    return cast("int | None", import_module("cgmem_backends.scope_record").process_start(pid))
-
-
-def _note(usability: Usability) -> str | None:
-    if usability.note is None or usability.fix is None:
-        return usability.note
-    return f"{usability.note}: {usability.fix}"
+    ticks: int | None = import_module("cgmem_backends.scope_record").process_start(pid)
+    return ticks
 
 
 def _why(

@@ -7,18 +7,22 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
 from weakref import WeakSet
 
 from cgmem.contract import SystemMemory
 from cgmem.errors import CgmemError
 from cgmem.judging.preflight import LOW_BYTES, NEED_BYTES, available_bytes, low_memory_message
 from cgmem.logs.lines import monitor_line, system_memory_mb
+from cgmem.shapes import Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
 
 LINE_EVERY = 60.0
 """Seconds between two lines at one level."""
 
-SystemLevel = Literal["OK", "WARNING", "CRITICAL"]
+SystemLevel: TypeAlias = "Literal['OK', 'WARNING', 'CRITICAL']"
 
 _SEVERITY: dict[SystemLevel, int] = {"OK": 0, "WARNING": 1, "CRITICAL": 2}
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from cgmem.errors import CgroupError, out_of_descriptors
+from cgmem.shapes import NamedTuple
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.group_cgroup import named
 from cgmem_backends.hierarchy import find_hierarchy

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from cgmem.contract import (
     Capabilities,
@@ -25,6 +24,7 @@ from cgmem.contract import (
     Usability,
 )
 from cgmem.errors import CgroupError, ScopeVanished, out_of_descriptors
+from cgmem.shapes import NamedTuple
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
 from cgmem_backends import scope_record, subtree
@@ -34,9 +34,12 @@ from cgmem_backends.guard import Guard
 from cgmem_backends.hierarchy import Hierarchy, find_hierarchy
 from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.placement import Placement
-from cgmem_backends.remains import NOBODY, Found, claim, left_behind, recorded
 from cgmem_backends.spare import Spare
 from cgmem_backends.subtree_source import SubtreeSource, in_family_scope
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cgmem_backends.remains import Found
 
 _PREFIX = "cgmem-"
 _TRIAL_BYTES = 1 << 20
@@ -110,6 +113,10 @@ class Cgroup2Backend:
         """Say whether there is a subtree to make scopes in, changing nothing."""
         return self._source.inspect()
 
+    def with_note(self, found: Usability) -> Usability:
+        """See `cgmem.contract.Backend`."""
+        return self._source.with_note(found)
+
     def open_scope(self, record: ScopeRecord, limits: Limits) -> tuple[Scope, EffectiveLimits]:
         """Make a cgroup with its limits set. Raises `BackendUnavailable` or `CgroupError`."""
         ready = self._spare.take(record, limits) or self._open_new(record, limits)
@@ -145,7 +152,7 @@ class Cgroup2Backend:
             claimed = self._claim()
             directory = self._make(claimed.base)
         try:
-            scope = self._scope(directory, NOBODY, *claimed[1:])
+            scope = self._scope(directory, scope_record.NOBODY, *claimed[1:])
             ours = f"{_PREFIX}{os.getpid()}-*"
             scope.on_brake = partial(self._guard.start, claimed.base, ours)
             try:
@@ -163,6 +170,8 @@ class Cgroup2Backend:
 
         Those in systemd's family scopes are the `systemd` backend's to list.
         """
+        from cgmem_backends.remains import recorded  # those who only start need it not
+
         found: list[Scope] = []
         try:
             found.extend(self._open(lambda mount: recorded(self._everywhere(mount))))
@@ -174,6 +183,8 @@ class Cgroup2Backend:
 
     def remains(self, *, nearby: bool = False) -> Iterator[Scope]:
         """Cgroups that dead supervisors left; `nearby`: those beside this process's scopes."""
+        from cgmem_backends.remains import left_behind  # a short run has ended by now
+
         claimed = self._claimed
 
         def directories(mount: Path) -> Iterable[Path]:
@@ -188,6 +199,8 @@ class Cgroup2Backend:
 
     def take_over(self, scope: Scope, record: ScopeRecord) -> None:
         """See `cgmem.contract.Backend`. An xattr that can be made but once decides who gets it."""
+        from cgmem_backends.remains import claim  # those who only start need it not
+
         if not isinstance(scope, CgroupScope):
             raise TypeError(f"{scope!r} is not of this backend")
         directory = scope.directory

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from os import pread
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
 
 from cgmem.contract import (
     Counters,
@@ -33,6 +32,10 @@ from cgmem_backends.ancestry import Ancestry
 from cgmem_backends.group_cgroup import named
 from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.placement import Placement
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _POLLPRI = getattr(select, "POLLPRI", 0x2)
 _SMALL = 512

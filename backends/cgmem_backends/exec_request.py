@@ -10,7 +10,12 @@ import errno
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+
+from cgmem.shapes import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class ExecRequest(NamedTuple):

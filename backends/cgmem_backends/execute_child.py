@@ -10,10 +10,14 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
 
+from cgmem.shapes import NamedTuple
 from cgmem_backends.exec_request import refuse_nul
 from cgmem_backends.spawn_attr import Chdir, Close, CloseFrom, Dup2, FileAction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_GAPS = 256
 """Descriptors to close one by one between `pass_fds`, before the trampoline is the better way."""

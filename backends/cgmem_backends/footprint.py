@@ -8,7 +8,8 @@ macOS 10.14, stable: later flavours are structs of their own).
 from __future__ import annotations
 
 import ctypes
-from typing import Protocol
+
+from cgmem.shapes import Protocol
 
 RUSAGE_INFO_V4 = 4
 

@@ -21,19 +21,19 @@ from cgmem_backends.subtree_source import Subtree, SubtreeSource
 
 PREFIX = "cgmem-group-"
 
-_NAME = re.compile(rf"{PREFIX}([A-Za-z0-9_-]+)(\.scope)?")
+_NAME = rf"{PREFIX}([A-Za-z0-9_-]+)(\.scope)?"
 _PAGE = 4096
 
 
 def named(directory: Path) -> str:
     """A cgroup above a scope as it is told to people: a group by its name, others by their path."""
-    found = _NAME.fullmatch(directory.name)
+    found = re.fullmatch(_NAME, directory.name)
     return f"group {found[1]}" if found else str(directory)
 
 
 def is_left(directory: Path) -> bool:
     """Whether this is the cgroup of a group that has no subprocess any more."""
-    found = _NAME.fullmatch(directory.name)
+    found = re.fullmatch(_NAME, directory.name)
     # A unit is systemd's to remove.
     return found is not None and found[2] is None and not cg.subdirectories(directory)
 
@@ -90,6 +90,10 @@ class GroupWithin:
     def inspect(self) -> Usability:
         """As the source, which is what can fail."""
         return self._source.inspect()
+
+    def with_note(self, found: Usability) -> Usability:
+        """As without a group."""
+        return self._source.with_note(found)
 
     def claim(self) -> Subtree:
         """Make the group's cgroup, or join it. Raises also `ConfigurationError`."""

@@ -19,12 +19,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from weakref import WeakSet
 
 from cgmem.errors import CgmemError, CgroupError
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.placement import Placement
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PREFIX = "cgmem-guard-"
 """How the names of the guards' cgroups begin; the supervisor's pid and a number follow."""

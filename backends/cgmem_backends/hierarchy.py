@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from cgmem.errors import CgroupError
+from cgmem.shapes import NamedTuple
 from cgmem_backends import kernel_files as kf
 
-Kind = Literal["v2", "hybrid", "v1", "none"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+Kind: TypeAlias = "Literal['v2', 'hybrid', 'v1', 'none']"
 
 
 class Hierarchy(NamedTuple):

@@ -36,7 +36,7 @@ RECLAIMABLE = (b"inactive_file", b"active_file", b"slab_reclaimable")
 """What reclaim can take back. tmpfs is in `file` but on the anon lists, so it stays counted."""
 
 
-_PAIR = re.compile(rb"^(\S+) ([0-9]+)$", re.MULTILINE)
+_PAIR = rb"(?m)^(\S+) ([0-9]+)$"
 _EVENTS = tuple(key.encode() for key in MemoryEvents._fields)
 _BREAKDOWN = tuple(key.encode() for key in MemoryStat._fields)
 
@@ -49,7 +49,7 @@ def parse_limit(text: bytes) -> int | None:
 
 def parse_keyed(text: bytes) -> dict[str, int]:
     """Parse a flat keyed file ("KEY VALUE" lines). A line of another shape is skipped."""
-    return {key.decode("ascii", "replace"): int(value) for key, value in _PAIR.findall(text)}
+    return {key.decode("ascii", "replace"): int(value) for key, value in re.findall(_PAIR, text)}
 
 
 def parse_events(text: bytes) -> MemoryEvents:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from typing import Any, NamedTuple
 
+from cgmem.shapes import NamedTuple
 from cgmem_backends.exec_request import ExecRequest, exec_errno, exec_request
 from cgmem_backends.execute_child import (
     ExecuteChild,
@@ -20,6 +20,10 @@ from cgmem_backends.execute_child import (
 )
 from cgmem_backends.spawn_attr import FileAction, SpawnAttributes, SpawnLibrary
 from cgmem_backends.start_errors import cgroup_refused, is_gone, scope_vanished
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.E2BIG})
 """What clone3 with a cgroup answers under a seccomp filter, or on a kernel before 5.7 (E2BIG)."""
@@ -39,7 +43,7 @@ class Destination(NamedTuple):
     cgroup_fd: int
 
 
-class PlacedPopen(subprocess.Popen[Any]):
+class PlacedPopen(subprocess.Popen["Any"]):
     """subprocess.Popen, the child inside a cgroup from before its first instruction.
 
     Raises what Popen raises, `NotHonoured`, `ScopeVanished` and `CgroupError`.

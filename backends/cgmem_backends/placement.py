@@ -15,18 +15,20 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cgmem.shapes import NamedTuple
 from cgmem_backends.start_errors import cgroup_refused
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from subprocess import Popen
+    from typing import Any, Literal, TypeAlias
 
     from cgmem_backends.spawn_attr import SpawnLibrary
     from cgmem_backends.subtree_source import Attach
 
-Method = Literal["posix_spawn", "trampoline"]
+Method: TypeAlias = "Literal['posix_spawn', 'trampoline']"
 
 _CGROUP_AT_FAULT = frozenset({errno.EACCES, errno.EBUSY, errno.ENOENT, errno.ENODEV})
 _NO_RESOURCES = frozenset({errno.EAGAIN, errno.ENOMEM})

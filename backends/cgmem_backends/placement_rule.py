@@ -7,12 +7,12 @@ systemd for each (see systemd_family.py). docs/decisions/021 has the reasons.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from cgmem.contract import Leave
+from cgmem.shapes import NamedTuple
 
-_SESSION = re.compile(r"session-[^/]+\.scope")
-_UNIT = re.compile(r".+\.(service|scope)")
+_SESSION = r"session-[^/]+\.scope"
+_UNITS = frozenset({"service", "scope"})
 
 
 class Move(NamedTuple):
@@ -25,7 +25,8 @@ class Move(NamedTuple):
 def innermost_unit(own_cgroup: str) -> str | None:
     """The service or scope that a cgroup path lies in (units contain units: user@UID.service)."""
     for name in reversed(own_cgroup.split("/")):
-        if _UNIT.fullmatch(name):
+        stem, _, kind = name.rpartition(".")
+        if stem and kind in _UNITS:
             return name
     return None
 
@@ -41,6 +42,6 @@ def placement_rule(own_cgroup: str, leave: Leave) -> Move:
         return Move(False, f"systemd tracks the processes of {unit}")
     if leave.own_process:
         return Move(True, "the process is cgmem's own")
-    if _SESSION.fullmatch(unit):
+    if re.fullmatch(_SESSION, unit):
         return Move(True, f"leaving a login session's scope ({unit}) does no harm")
     return Move(False, f"who started {unit} may count on its processes")

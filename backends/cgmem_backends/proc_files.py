@@ -6,8 +6,8 @@ Documentation/filesystems/proc.rst for smaps_rollup.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
+from cgmem.shapes import NamedTuple
 from cgmem_backends.process_tree import Process
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")

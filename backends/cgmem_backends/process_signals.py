@@ -10,8 +10,8 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
+from cgmem.shapes import Protocol
 from cgmem_backends.process_tree import Identity, Process
 
 STOP_ROUNDS = 50

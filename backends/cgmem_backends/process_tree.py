@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
 
 from cgmem.contract import Metric, Snapshot, Usability
+from cgmem.shapes import NamedTuple, Protocol
 
 MARK = "CGMEM_SCOPE"
 """Environment variable that names the scopes of a process: tokens, outermost first."""

@@ -93,6 +93,10 @@ class PsutilBackend:
         self._pause = pause
         self._looked: int | None = None
 
+    def with_note(self, found: Usability) -> Usability:
+        """See `cgmem.contract.Backend`: nothing to add."""
+        return found
+
     def probe(self) -> Usability:
         """Whether processes can be seen; that scopes can't be written down is a remark."""
         usability = self._source.usability()

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from cgmem.contract import Metric, ProcessMemory, Snapshot, Usability
 from cgmem_backends.footprint import Footprint
@@ -21,6 +20,7 @@ from cgmem_backends.process_tree import (
     Process,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import psutil
 

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from subprocess import Popen
-from typing import Any
 
 from cgmem.contract import Counters, EffectiveLimits, Limits, Sample, ScopeRecord, Snapshot
 from cgmem.errors import CgmemError, CgroupError, ScopeVanished
@@ -21,6 +20,10 @@ from cgmem_backends.process_tree import (
     ProcessTree,
 )
 from cgmem_backends.run_directory import RunDirectory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def marked_environment(env: Mapping[Any, Any] | None, token: str) -> dict[Any, Any]:

@@ -20,14 +20,11 @@ from cgmem_backends import kernel_files as kf
 from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.subtree import RECORD_XATTR
 
-NOBODY = ScopeRecord("", 0, 0, 0.0)
-"""The record of a cgroup that no subprocess has."""
-
 YOUNG_SECONDS = 60.0
 """A cgroup without a record may be one in the making. It is looked at when it is older, as far as
 that shows: a directory that the kernel has dropped from memory meanwhile looks new once more."""
 
-_NAME = re.compile(r"cgmem-(?:guard-)?([1-9][0-9]{0,9})-[0-9]+")
+_NAME = r"cgmem-(?:guard-)?([1-9][0-9]{0,9})-[0-9]+"
 
 Found = Iterator[tuple[Path, ScopeRecord]]
 
@@ -36,14 +33,14 @@ def recorded(directories: Iterable[Path]) -> Found:
     """Cgroups of this user (root: of everybody) that have a record."""
     euid = os.geteuid()
     for directory in directories:
-        if _NAME.fullmatch(directory.name) and euid in (0, _owner(directory)):
+        if re.fullmatch(_NAME, directory.name) and euid in (0, _owner(directory)):
             record = scope_record.decode(get_xattr(directory, RECORD_XATTR) or b"")
             if record is not None:
                 yield directory, record
 
 
 def left_behind(directories: Iterable[Path], proc: Path) -> Found:
-    """Cgroups of this very user that dead supervisors left; `NOBODY` for one without a record.
+    """Cgroups of this very user that dead supervisors left; without a record, `NOBODY`'s.
 
     Not of other users, for root neither: a record is its writer's word, and names a directory to
     write a log line to.
@@ -51,9 +48,9 @@ def left_behind(directories: Iterable[Path], proc: Path) -> Found:
     for directory in directories:
         if group_cgroup.is_left(directory):
             if _owner(directory) == os.geteuid() and _old(directory):
-                yield directory, NOBODY
+                yield directory, scope_record.NOBODY
             continue
-        name = _NAME.fullmatch(directory.name)
+        name = re.fullmatch(_NAME, directory.name)
         if name is None or int(name[1]) == os.getpid():  # ours: no need to look
             continue
         if _owner(directory) != os.geteuid() or _populated(directory):
@@ -61,7 +58,7 @@ def left_behind(directories: Iterable[Path], proc: Path) -> Found:
         text = get_xattr(directory, RECORD_XATTR)
         if text is None:
             if _old(directory) and scope_record.process_start(int(name[1]), proc) is None:
-                yield directory, NOBODY
+                yield directory, scope_record.NOBODY
             continue
         record = scope_record.decode(text)  # None: another version's, which will know it
         if record is not None and not scope_record.is_supervised(record, proc):

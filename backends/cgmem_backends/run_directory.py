@@ -16,17 +16,17 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from cgmem.contract import ScopeRecord
 from cgmem.errors import CgmemError
+from cgmem.shapes import NamedTuple
 from cgmem_backends import scope_record
 from cgmem_backends.process_tree import Identity
 
 MAX_FILE_BYTES = 16_384
 """More than any record is; a bound on what a stranger's file can cost."""
 
-TOKEN = re.compile(r"[0-9a-f]{32}")
+TOKEN = r"[0-9a-f]{32}"  # noqa: S105  (a pattern)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a stranger's FIFO must not hold the reader.
@@ -230,7 +230,7 @@ def read_all(directories: list[Path]) -> Listing:
 
 
 def _read(directory: int, name: str, path: Path, owner: int) -> Entry | None:
-    if not TOKEN.fullmatch(name):
+    if not re.fullmatch(TOKEN, name):
         return None
     try:
         descriptor = os.open(name, _READ, dir_fd=directory)

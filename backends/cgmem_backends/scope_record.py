@@ -10,6 +10,9 @@ from pathlib import Path
 
 from cgmem.contract import ScopeRecord
 
+NOBODY = ScopeRecord("", 0, 0, 0.0)
+"""The record of a cgroup that no subprocess has."""
+
 MAX_BYTES = 3000
 """An xattr of a cgroup is kernel memory; the command is what gets cut to fit."""
 

@@ -12,7 +12,8 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+
+from cgmem.shapes import NamedTuple
 
 _SETPGROUP = 0x02
 _SETSIGDEF = 0x04

@@ -13,10 +13,10 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from cgmem.contract import Usability
 from cgmem.errors import BackendUnavailable, CgroupError, ScopeVanished
+from cgmem.shapes import NamedTuple
 from cgmem_backends import host_advice
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.cgroup_directory import own_pids, read_file, write_file
@@ -52,8 +52,11 @@ class OwnCgroup:
 
     def inspect(self) -> Usability:
         """Say whether the own cgroup can be divided, changing nothing."""
+        return inspect(self._look())
+
+    def with_note(self, found: Usability) -> Usability:
+        """Say so where the own unit would not survive a subprocess at its hard limit."""
         host = self._look()
-        found = inspect(host)
         if not (found.usable and host.systemd_runs and host.hierarchy.own):
             return found
         from cgmem_backends.oom_policy import with_oom_policy

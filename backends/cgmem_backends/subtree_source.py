@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from cgmem.contract import Usability
+from cgmem.shapes import NamedTuple, Protocol
 from cgmem_backends.hierarchy import Hierarchy
 
 SLICE = "cgmem.slice"
 """All of systemd's family scopes are in it, so that a person can set one budget on everything."""
 
-_FAMILY_SCOPE = re.compile(rf"/{re.escape(SLICE)}/cgmem-[^/]+\.scope(/|$)")
+_FAMILY_SCOPE = rf"/{re.escape(SLICE)}/cgmem-[^/]+\.scope(/|$)"
 
 Attach = Callable[[str, int], None]
 """Puts a process into the cgroup at this path, for us who may not."""
@@ -37,6 +37,9 @@ class SubtreeSource(Protocol):
     def inspect(self) -> Usability:
         """Say whether `claim` would work, changing nothing."""
 
+    def with_note(self, found: Usability) -> Usability:
+        """See `cgmem.contract.Backend`."""
+
     def claim(self) -> Subtree:
         """Make the subtree ready. Raises `BackendUnavailable` with the reason."""
 
@@ -46,4 +49,4 @@ class SubtreeSource(Protocol):
 
 def in_family_scope(directory: Path) -> bool:
     """Whether a cgroup lies in a scope that systemd gave to a supervisor, whoever that is."""
-    return _FAMILY_SCOPE.search(str(directory)) is not None
+    return re.search(_FAMILY_SCOPE, str(directory)) is not None

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple
+
+from cgmem.shapes import NamedTuple
 
 
 class Address(NamedTuple):

@@ -11,12 +11,13 @@ import itertools
 import select
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from cgmem_backends.systemd_address import Address
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any
 
 TIMEOUT_SECONDS = 5.0
 """For a reply. A manager that is starting dozens of units answers in far less."""

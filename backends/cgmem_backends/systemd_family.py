@@ -57,6 +57,12 @@ class FamilyScope:
         found = _manager_for(host)
         return found if isinstance(found, Usability) else _usable(host, found, self._rule(host))
 
+    def with_note(self, found: Usability) -> Usability:
+        """See `cgmem.contract.Backend`."""
+        if _state.family is not None or not inside(self._look()):
+            return found  # what is asked for here has OOMPolicy=continue
+        return OwnCgroup(self._look).with_note(found)
+
     def claim(self) -> Subtree:
         """Have the scope, made when it is first needed, the same for the whole process."""
         with _state.lock:

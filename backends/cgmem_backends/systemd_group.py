@@ -51,6 +51,10 @@ class GroupScope:
         """As without a group, which is what can fail."""
         return self._own.inspect()
 
+    def with_note(self, found: Usability) -> Usability:
+        """As without a group."""
+        return self._own.with_note(found)
+
     def claim(self) -> Subtree:
         """Have the group's scope, made or entered, once a process. Also `ConfigurationError`."""
         if self._own.moves():

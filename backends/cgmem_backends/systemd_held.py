@@ -10,9 +10,9 @@ from __future__ import annotations
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from cgmem.errors import BackendUnavailable
+from cgmem.shapes import NamedTuple
 from cgmem_backends import subtree
 from cgmem_backends.hierarchy import Hierarchy, parse_own_cgroup
 from cgmem_backends.linux_calls import set_xattr

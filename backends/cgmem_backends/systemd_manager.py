@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from cgmem.contract import Usability
+from cgmem.shapes import NamedTuple
 from cgmem_backends import host_advice
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.cgroup_directory import read_file

@@ -6,14 +6,16 @@ systemd.resource-control(5), https://systemd.io/CGROUP_DELEGATION/.
 
 from __future__ import annotations
 
-from typing import Any
-
 from cgmem_backends.subtree_source import SLICE
 from cgmem_backends.systemd_bus import Bus, BusError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
 _NO_LIMIT = 2**64 - 1
 
-Properties = list[tuple[str, tuple[str, Any]]]
+Properties: TypeAlias = "list[tuple[str, tuple[str, Any]]]"
 
 
 def start_scope(bus: Bus, unit: str, pid: int, memory_max: int | None) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cgmem_backends.exec_request import ExecRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _IDENTITY = ("user", "group", "extra_groups")
 _SAME_IDENTITY = {"groups": None, "gid": None, "uid": None}

@@ -17,14 +17,16 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from cgmem.errors import CgmemError
 from cgmem_backends.exec_request import ExecRequest, exec_request
 from cgmem_backends.start_errors import cgroup_refused, no_trampoline
 from cgmem_backends.trampoline_request import split_environ, stay_ignored, take_identity
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cgmem_backends.subtree_source import Attach
 
 _SCRIPT = Path(__file__).absolute().with_name("trampoline.py")

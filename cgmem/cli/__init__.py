@@ -10,7 +10,10 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,16 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> Any:
     # The variable is click's: the shell asks for completions.
     if words[:1] == ["run"] and "_CGMEM_COMPLETE" not in os.environ:
+        # While modules load there is nothing to collect, and looking for it is a tenth of the
+        # time; `run` looks again once its command runs.
+        gc.disable()
         from cgmem.cli.run_options import quickly_read
 
         found = quickly_read(words[1:])
         if found is not None:
-            # While modules load there is nothing to collect, and looking for it is a tenth of the
-            # time; `run` looks again once its command runs.
-            gc.disable()
             from cgmem.cli.run_job import run
 
             return run(**found)  # type: ignore[arg-type]  # of the types that the table says
+        gc.enable()
     from cgmem.cli.group import cgmem
 
     return cgmem.main(words, prog_name="cgmem", standalone_mode=False)

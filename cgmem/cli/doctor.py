@@ -79,7 +79,8 @@ def _examine(backend: Backend) -> dict[str, Any]:
 
 def _probe(backend: Backend) -> Usability:
     try:
-        return backend.probe()
+        found = backend.probe()
+        return backend.with_note(found) if found.usable else found
     except (CgmemError, OSError) as error:
         return Usability(False, str(error), getattr(error, "hint", None))
 

@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from cgmem.cli.output import say
 from cgmem.errors import CgmemError, UnknownIdError
+from cgmem.shapes import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import click
 

@@ -15,9 +15,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal, Protocol
 
 from cgmem.cli.signals import FORWARDED, Arrival, Inbox
+from cgmem.shapes import Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 LOOK_SECONDS = 1.0
 """How long to wait at most for a signal before looking at the child again."""

@@ -9,7 +9,10 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 NARROW = 80
 _COLOURS = {"FROZEN": "36", "WARNING": "33", "CRITICAL": "31;1", "ABORTED": "31;1"}

@@ -11,15 +11,18 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from cgmem.errors import ConfigurationError
 from cgmem.text.words import shown
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _STANDARD_OUTPUT = 1
-_DESCRIPTOR = re.compile(r"fd:([0-9]{1,9})")
+_DESCRIPTOR = r"fd:([0-9]{1,9})"
 # Opened anew, a regular file behind these would be written from its beginning.
-_DEVICE = re.compile(r"/dev/(?:fd/([0-9]{1,9})|(stdout)|(stderr))")
+_DEVICE = r"/dev/(?:fd/([0-9]{1,9})|(stdout)|(stderr))"
 
 
 class Report:
@@ -63,13 +66,13 @@ def open_report(where: str | None) -> Report:
 def _descriptor_number(where: str) -> int | None:
     if where == "-":
         return _STANDARD_OUTPUT
-    if match := _DESCRIPTOR.fullmatch(where):
+    if match := re.fullmatch(_DESCRIPTOR, where):
         return int(match[1])
     if where.startswith("fd:"):
         raise ConfigurationError(
             f"--report: {shown(where)} names no descriptor", hint="write a number, as fd:3"
         )
-    if match := _DEVICE.fullmatch(where):
+    if match := re.fullmatch(_DEVICE, where):
         return int(match[1]) if match[1] else 1 if match[2] else 2
     return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import subprocess
-from typing import TYPE_CHECKING
 
 from cgmem.cli import setting_flags
 from cgmem.cli.errors import RUN_TROUBLE, complain, described, die_of
@@ -23,6 +22,7 @@ from cgmem.supervising.supervision import Supervision
 from cgmem.supervising.supervisor import Hooks, OnAlert, Supervisor
 from cgmem.text.sizes import format_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgmem.cli.progress import Progress
     from cgmem.cli.recording import Recording
@@ -69,6 +69,7 @@ def run(
     except (CgmemError, OSError, ValueError, subprocess.SubprocessError) as error:
         supervisor.close()
         return _refused(error, words, outlet, voice)
+    gc.freeze()  # nothing that modules made ends before the program does: spare every look at it
     gc.enable()  # see `cgmem.cli.main`
     if settings.disabled:
         inbox.block()

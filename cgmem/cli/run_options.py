@@ -9,10 +9,10 @@ Whatever else there is (help, a mistake, completion, an option in another form) 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from cgmem.cli.setting_flags import sentence
 from cgmem.config.setting_table import flag_source
+from cgmem.shapes import NamedTuple
 
 
 class Option(NamedTuple):

@@ -12,7 +12,8 @@ import signal
 import sys
 from collections import deque
 from types import FrameType
-from typing import NamedTuple
+
+from cgmem.shapes import NamedTuple
 
 FORWARDED = frozenset(
     {

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
 
 from cgmem.errors import ConfigurationError
+from cgmem.shapes import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 

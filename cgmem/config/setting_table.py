@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from cgmem.config import values
 from cgmem.config.values import Parser
+from cgmem.shapes import NamedTuple
 
 BACKENDS = ("auto", "cgroup2", "systemd", "psutil")
 ENFORCEMENTS = ("required", "best-effort", "off")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple
 
 from cgmem.config import values
 from cgmem.config.config_file import ConfigFile, find_config, read_config
@@ -30,8 +29,13 @@ from cgmem.config.thresholds import Given, derive
 from cgmem.config.values import Reading
 from cgmem.contract import StallPolicy
 from cgmem.errors import ConfigurationError
+from cgmem.shapes import NamedTuple
 from cgmem.text.sizes import format_size
 from cgmem.text.words import meant, shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
 
 
 class Settings(NamedTuple):

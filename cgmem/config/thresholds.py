@@ -22,10 +22,10 @@ hard limit too. A hard limit larger than the machine is allowed.
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple
 
 from cgmem.contract import MB, Thresholds
 from cgmem.errors import ConfigurationError
+from cgmem.shapes import NamedTuple
 from cgmem.text.sizes import LARGEST_BYTES, format_size
 from cgmem.text.words import shown
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
 
 from cgmem.contract import MB
 from cgmem.errors import ConfigurationError
+from cgmem.shapes import NamedTuple
 from cgmem.text.sizes import not_a_size, parse_size, without_unit
 from cgmem.text.words import meant, shown
 
-Layer = Literal["file", "environment", "argument"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+Layer: TypeAlias = "Literal['file', 'environment', 'argument']"
 
 
 class Reading(NamedTuple):
@@ -34,8 +38,8 @@ class Reading(NamedTuple):
 
 Parser = Callable[[object, Reading], object]
 
-_NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
-_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
+_GROUP = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _NEVER = frozenset({"max", "infinity"})
@@ -77,7 +81,7 @@ def seconds(least: float, most: float, *, or_never: bool = False) -> Parser:
 def _number(value: object, reading: Reading) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and reading.layer != "file" and _NUMBER.fullmatch(value.strip()):
+    if isinstance(value, str) and reading.layer != "file" and re.fullmatch(_NUMBER, value.strip()):
         return float(value)
     raise ConfigurationError(
         f"{reading.source}: {shown(value)} is not a number of seconds",
@@ -119,7 +123,7 @@ def choice(known: Sequence[str]) -> Parser:
 
 def group_name(value: object, reading: Reading) -> str:
     """Return the name of a group: it becomes part of a cgroup's and of a systemd unit's name."""
-    if isinstance(value, str) and _GROUP.fullmatch(value):
+    if isinstance(value, str) and re.fullmatch(_GROUP, value):
         return value
     raise ConfigurationError(
         f"{reading.source}: {shown(value)} can't be the name of a group",

@@ -7,12 +7,16 @@ memory.events counts the whole subtree; only the local file tells whose limit wa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
 
 from cgmem.contract import Counters, EffectiveLimits, Limits, MemoryEvents, SystemMemory
 from cgmem.judging.figures import Figures
+from cgmem.shapes import NamedTuple
 
-WhatWeDid = Literal["hard_limit", "stall", "abort", "timeout"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+WhatWeDid: TypeAlias = "Literal['hard_limit', 'stall', 'abort', 'timeout']"
 
 
 class Ended(NamedTuple):

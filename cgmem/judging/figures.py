@@ -6,9 +6,8 @@ speak of the same bytes. Source: spec, "Subprocess Statistics Format".
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from cgmem.contract import MB, Counters
+from cgmem.shapes import NamedTuple
 
 
 class Figures(NamedTuple):

@@ -6,18 +6,21 @@ Covers thresholds, kills and the level. Does not cover: stalls (`judging.stall`)
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
 from cgmem.contract import Alert, Level, MemoryEvents, Sample, StallPolicy, Thresholds
 from cgmem.judging import messages, stall
 from cgmem.judging.stall_rules import RULES
+from cgmem.shapes import NamedTuple
 
-Accounting = Literal["non-reclaimable", "current"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+Accounting: TypeAlias = "Literal['non-reclaimable', 'current']"
 """What the level is judged on: what the kernel can't take back, or memory.current."""
 
-Enforcement = Literal["required", "best-effort", "off"]
+Enforcement: TypeAlias = "Literal['required', 'best-effort', 'off']"
 
-Action = Literal["kill", "release", "brake", "abort", "freeze"]
+Action: TypeAlias = "Literal['kill', 'release', 'brake', 'abort', 'freeze']"
 """What the supervisor is to do, in this order:
 
 - `kill`: SIGKILL the whole group, it passed the hard limit and no kernel holds it;

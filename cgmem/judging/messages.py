@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Literal
 
 from cgmem.contract import MB
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 GB = 1024 * MB
 COMMAND_CHARS = 40

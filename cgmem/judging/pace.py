@@ -7,9 +7,8 @@ time.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from cgmem.contract import Thresholds
+from cgmem.shapes import NamedTuple
 
 SHORTEST_SECONDS = 0.1
 COST_FACTOR = 50

@@ -8,15 +8,18 @@ seen, and tasks wait for memory most of the time. Does not cover: thresholds (`j
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeVar
-
 from cgmem.contract import Alert, Sample, StallPolicy, Thresholds
 from cgmem.judging import messages
 from cgmem.judging.stall_rules import RULES
+from cgmem.shapes import NamedTuple
 
-Number = TypeVar("Number", int, float)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias, TypeVar
 
-StallAction = Literal["release", "brake", "abort", "freeze"]
+    Number = TypeVar("Number", int, float)
+
+StallAction: TypeAlias = "Literal['release', 'brake', 'abort', 'freeze']"
 
 
 class Brake(NamedTuple):

@@ -6,11 +6,11 @@ Source: wait(2), and the counters that `judging.ended` explains.
 from __future__ import annotations
 
 from signal import SIGINT, SIGKILL, SIGQUIT
-from typing import NamedTuple
 
 from cgmem.contract import Cause, Counters, MemoryEvents
 from cgmem.judging.ended import Ended, Kills, WhatWeDid, kills_of
 from cgmem.judging.last_words import last_words
+from cgmem.shapes import NamedTuple
 
 CAUSE_OF: dict[WhatWeDid, Cause] = {
     "hard_limit": "hard_limit",

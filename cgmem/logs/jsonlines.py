@@ -14,11 +14,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from weakref import WeakSet
 
 from cgmem.contract import MB
 from cgmem.logs.append_file import AppendFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ROTATE_BYTES = 10 * MB
 BACKUPS = 5

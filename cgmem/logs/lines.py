@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from cgmem.contract import Alert, Level, Snapshot, SystemMemory
 from cgmem.judging.messages import printable
 from cgmem.text.sizes import mb
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 COMMAND_CHARS = 160
 """Of a process in a snapshot; five of them make a line, not a page."""

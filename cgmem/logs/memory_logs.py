@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from cgmem.logs.directory import LogDirectory
 from cgmem.logs.jsonlines import JsonLinesFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ALERTS_FILE = "memory-alerts.log"
 STATS_FILE = "subprocess-stats.jsonl"

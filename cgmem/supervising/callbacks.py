@@ -8,7 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 TIME_LIMIT = 10.0
 """Seconds after which a callback counts as hung and the next ones get another thread."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from cgmem.contract import Counters, MemoryEvents, Metric, ScopeRecord, SystemMemory
 from cgmem.judging.ended import Ended, WhatWeDid
 from cgmem.judging.figures import Figures, finish
 from cgmem.judging.verdict import killed_at_own_limit, verdict
 from cgmem.logs.lines import snapshot_mb
+from cgmem.shapes import NamedTuple
 from cgmem.supervising.outbox import Taken
 from cgmem.supervising.outcome import Outcome
 from cgmem.supervising.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 NAMED = 3
 """Processes in a message."""

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from cgmem.contract import Alert, SystemMemory
 from cgmem.errors import CgmemError
@@ -18,7 +17,12 @@ from cgmem.logs.directory import ENVIRONMENT_VARIABLE, resolve_log_dir
 from cgmem.logs.lines import alert_line, stats_line
 from cgmem.logs.memory_logs import MemoryLogs
 from cgmem.supervising.outcome import Outcome
-from cgmem.system_monitor import MemoryMonitor, WriterLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cgmem.system_monitor import MemoryMonitor, WriterLock
 
 MONITOR_SECONDS = 10.0
 """How often the machine's level is looked at. Reading /proc/meminfo costs as much as ten scopes."""
@@ -105,6 +109,8 @@ class Journal:
 
     def _machine_monitor(self) -> MemoryMonitor:
         if self._monitor is None:
+            from cgmem.system_monitor import MemoryMonitor, WriterLock  # a short run has none
+
             self._writer_lock = WriterLock(_monitor_lock())
             self._monitor = MemoryMonitor(
                 self._read_memory,

@@ -9,7 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from subprocess import Popen
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 READABLE = 0x1
 """POLLIN: a pidfd becomes readable when its process ends."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from cgmem.contract import Alert, Snapshot
+from cgmem.shapes import NamedTuple
 from cgmem.supervising.snapshot import TIME_LIMIT, Inspection
 
 Send = Callable[[Snapshot | None], None]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from subprocess import CalledProcessError
-from typing import Any, NamedTuple
 
 from cgmem.contract import Cause, EffectiveLimits, MemoryEvents, SystemMemory
 from cgmem.logs.lines import system_memory_mb
+from cgmem.shapes import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Outcome(NamedTuple):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from cgmem.config.settings import Settings
 from cgmem.contract import EffectiveLimits, Limits, ScopeRecord, Thresholds
 from cgmem.judging.judge import Policy
+from cgmem.shapes import NamedTuple
 
 
 class Plan(NamedTuple):

@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Protocol
 
+from cgmem.shapes import Protocol
 from cgmem.supervising.wakeups import Wakeups
 
 COALESCE_SECONDS = 0.1

@@ -8,14 +8,16 @@ import subprocess
 import time
 from math import ceil
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
 
 from cgmem.contract import Level
 from cgmem.errors import CgmemError
 from cgmem.supervising.main_process import READABLE, exit_descriptor
 from cgmem.supervising.outcome import Outcome
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import IO, Any
+
     from cgmem.supervising.supervision import Supervision
     from cgmem.supervising.unsupervised import Unsupervised
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 from cgmem.errors import InvalidIdError
 from cgmem.text.ids import check_id, new_id
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgmem.supervising.supervision import Supervision
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from cgmem import selector
 from cgmem.config.settings import Settings
@@ -21,6 +20,7 @@ from cgmem.contract import (
 )
 from cgmem.errors import CgmemError, InvalidIdError, ScopeVanished
 from cgmem.judging.figures import Figures
+from cgmem.shapes import NamedTuple
 from cgmem.supervising.conclusion import Seen, conclude
 from cgmem.supervising.outcome import Outcome
 from cgmem.supervising.plan import recorded_plan_of

@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from signal import SIGKILL
 from subprocess import Popen
-from typing import Any, NamedTuple
 
 from cgmem import selector
 from cgmem.config.settings import Settings
 from cgmem.contract import Backend, EffectiveLimits, Group, Leave, Limits, Scope, ScopeRecord
 from cgmem.errors import BackendUnavailable, CgmemError, EnforcementError, ScopeVanished
+from cgmem.shapes import NamedTuple
 from cgmem.supervising.plan import Plan, limits_of, plan_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Started(NamedTuple):
@@ -63,8 +67,8 @@ class Starter:
                 group=key.group,
             )
             chosen.backend.warn = self._warn
-        if chosen.note is not None and not self._own_process:
-            self._warn(chosen.note)
+        if not self._own_process and (note := chosen.note) is not None:
+            self._warn(note)
         return chosen
 
     def start(

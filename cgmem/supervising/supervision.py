@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from subprocess import Popen
-from typing import Any, Protocol
 
 from cgmem.contract import (
     Alert,
@@ -31,6 +30,7 @@ from cgmem.errors import CgmemError, ScopeVanished
 from cgmem.judging import judge
 from cgmem.judging.ended import WhatWeDid
 from cgmem.judging.verdict import CAUSE_OF
+from cgmem.shapes import Protocol
 from cgmem.supervising.conclusion import Seen, conclude
 from cgmem.supervising.deadlines import Deadlines
 from cgmem.supervising.emptying import LONGEST_RETRY_SECONDS, Emptying
@@ -43,6 +43,10 @@ from cgmem.supervising.snapshot import Inspection, Snapshots
 from cgmem.supervising.telling import Listeners, Telling
 from cgmem.supervising.termination import ask_to_end, attempt, send
 from cgmem.supervising.watch import Found, Watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _SETTLE_SECONDS = 0.02
 """How long after a caller's `wait` its subprocess is settled, if nobody asks for the outcome."""

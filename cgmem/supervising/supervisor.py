@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from subprocess import Popen
-from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from cgmem import selector
@@ -31,6 +30,7 @@ from cgmem.errors import (
 )
 from cgmem.judging import preflight
 from cgmem.logs.memory_logs import MemoryLogs
+from cgmem.shapes import NamedTuple
 from cgmem.supervising.callbacks import Callbacks
 from cgmem.supervising.family import Family
 from cgmem.supervising.journal import Journal
@@ -39,17 +39,19 @@ from cgmem.supervising.plan import Plan, limits_of, observing_plan_of, recorded_
 from cgmem.supervising.poller import Poller
 from cgmem.supervising.process import MonitoredProcess
 from cgmem.supervising.registry import Registry
-from cgmem.supervising.remains import find_orphan
 from cgmem.supervising.snapshot import Snapshots
 from cgmem.supervising.starting import Starter
 from cgmem.supervising.supervision import Supervision
-from cgmem.supervising.unsupervised import Unsupervised
 from cgmem.supervising.upkeep import Upkeep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 MEMORY_FRESH_SECONDS = 0.5
 """How old the machine's numbers may be: hundreds of subprocesses can start in a second."""
 
-OnAlert = Callable[[str, Alert], Any]
+OnAlert: TypeAlias = "Callable[[str, Alert], Any]"
 """Called with the subprocess id and the alert."""
 
 
@@ -228,6 +230,8 @@ class Supervisor:
         Raises `UnknownIdError`, `InvalidIdError` where its supervisor lives, `CgmemError` where
         it can't be taken over, `ScopeVanished`.
         """
+        from cgmem.supervising.remains import find_orphan  # those who only start need it not
+
         backend, scope = find_orphan(subprocess_id)
         backend.warn = self._warn
         try:
@@ -363,6 +367,8 @@ class Supervisor:
         subprocess_id: str | None,
         agent_type: str | None,
     ) -> MonitoredProcess:
+        from cgmem.supervising.unsupervised import Unsupervised  # nearly nobody switches it off
+
         subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
         self._registry.release(subprocess_id)
         popen = Popen(args, **popen_options)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
 
 from cgmem.contract import Alert, Cause, Snapshot
+from cgmem.shapes import NamedTuple
 from cgmem.supervising.outbox import Outbox, Taken
 from cgmem.supervising.snapshot import Inspection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Listeners(NamedTuple):

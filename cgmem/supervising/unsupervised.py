@@ -11,13 +11,16 @@ import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from subprocess import Popen
-from typing import Any
 
 from cgmem.contract import Counters, EffectiveLimits, Level, Limits, MemoryEvents, SystemMemory
 from cgmem.judging.ended import Ended, WhatWeDid
 from cgmem.judging.figures import Figures
 from cgmem.judging.verdict import verdict
 from cgmem.supervising.outcome import Outcome
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Unsupervised:

@@ -8,8 +8,11 @@ from itertools import chain
 from cgmem.config.settings import Settings
 from cgmem.contract import Backend, SystemMemory
 from cgmem.supervising.journal import Journal
-from cgmem.supervising.remains import Sweeper, sweep
 from cgmem.supervising.supervision import Supervision
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cgmem.supervising.remains import Sweeper
 
 REWRITTEN_SECONDS = 5.0
 """How often to ask whether records were rewritten. Nothing is told or done without asking, so
@@ -58,6 +61,8 @@ class Upkeep:
                     supervision.check()
 
     def _begin_sweeping(self) -> Sweeper:
+        from cgmem.supervising.remains import Sweeper, sweep  # a short run has ended by now
+
         settings, memory = self._settings(), self._memory()
         found = (sweep(backend, settings, memory, nearby=True) for backend in self._backends())
         return Sweeper(chain.from_iterable(found), tell=self._journal.found, warn=self._warn)

@@ -11,7 +11,8 @@ import sys
 import threading
 from contextlib import suppress
 from math import ceil
-from typing import Protocol
+
+from cgmem.shapes import Protocol
 
 READ = getattr(select, "POLLIN", 0x1)
 

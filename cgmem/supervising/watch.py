@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from cgmem.contract import Alert, Level, MemoryEvents, Metric, Sample, Scope
 from cgmem.errors import CgmemError
 from cgmem.judging import judge
 from cgmem.judging.figures import Figures, add
 from cgmem.judging.pace import Look, next_look
+from cgmem.shapes import NamedTuple
 from cgmem.supervising.plan import Plan
 
 

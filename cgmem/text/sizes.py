@@ -17,7 +17,7 @@ LARGEST_BYTES = 1 << 60
 """Larger than any machine; from 2**63 on the kernel would silently read "max"."""
 
 _UNITS = {"B": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
-_SIZE = re.compile(r"([0-9]+)(?:\.([0-9]+))? ?([A-Za-z%]*)")
+_SIZE = r"([0-9]+)(?:\.([0-9]+))? ?([A-Za-z%]*)"
 _LONGEST_TEXT = 64
 _LONGEST_NUMBER = 10_000
 _HINT = "write a number and a unit, as 512M, 1.5G or 2GiB"
@@ -40,7 +40,7 @@ def parse_size(
     written = text.strip()
     if written.lower() in _NO_LIMIT:
         return None
-    match = _SIZE.fullmatch(written) if len(written) <= _LONGEST_TEXT else None
+    match = re.fullmatch(_SIZE, written) if len(written) <= _LONGEST_TEXT else None
     if match is None:
         raise not_a_size(text, source)
     whole, fraction, unit = match[1], match[2] or "", match[3]

@@ -233,6 +233,10 @@ class FakeBackend:
         self.bell = False
         self._clock = clock
 
+    def with_note(self, found: Usability) -> Usability:
+        """See `cgmem.contract.Backend`."""
+        return found
+
     def probe(self) -> Usability:
         return self.usability
 

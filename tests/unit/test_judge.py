@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +22,7 @@ from cgmem.judging.judge import (
     judge,
     judged_bytes,
 )
+from tests.helpers.literals import values_of
 
 SPEC = Thresholds(1024 * MB, 2048 * MB, 4096 * MB)
 QUIET = MemoryEvents(high=0, max=0, oom=0, oom_kill=0, oom_group_kill=0)
@@ -390,12 +391,12 @@ optional_thresholds = st.sampled_from(
 )
 policies = st.builds(
     Policy,
-    st.sampled_from(get_args(Accounting)),
-    st.sampled_from(get_args(StallPolicy)),
+    st.sampled_from(values_of(Accounting)),
+    st.sampled_from(values_of(StallPolicy)),
     st.sampled_from([4.0, 10.0]),
     st.booleans(),
     st.sampled_from([None, 200 * MB, 200 * MB]),
-    st.sampled_from(get_args(Enforcement)),
+    st.sampled_from(values_of(Enforcement)),
     st.booleans(),
 )
 
@@ -489,7 +490,7 @@ def test_aborted_needs_a_kill_or_an_abort_and_stays(
 @given(
     st.integers(0, 1 << 50),
     st.none() | st.integers(0, 1 << 50),
-    st.sampled_from(get_args(Accounting)),
+    st.sampled_from(values_of(Accounting)),
 )
 def test_judged_bytes_lie_within_what_is_charged(
     current: int, reclaimable: int | None, accounting: Accounting
@@ -535,7 +536,7 @@ def test_only_differences_of_time_matter(
 @given(
     st.sampled_from([100, 200]),
     st.lists(st.floats(0.951, 0.999), min_size=1),
-    st.sampled_from(get_args(Enforcement)),
+    st.sampled_from(values_of(Enforcement)),
 )
 def test_the_band_below_a_threshold_changes_no_level(
     threshold: int, noise: list[float], enforcement: Enforcement

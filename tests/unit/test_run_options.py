@@ -57,13 +57,14 @@ def test_plain_command_lines_are_read_quickly() -> None:
 
 
 def test_a_plain_run_imports_no_click(tmp_path: Path) -> None:
-    """Nor anything else that only help, tables or a mistake need."""
+    """Nor anything else that only help, tables or a mistake need, nor what costs like typing."""
     code = (
-        "import sys; from cgmem.cli import main;"
+        "import sys; bare = set(sys.modules); from cgmem.cli import main;"
         "status = main(['run', '--backend', 'psutil', '-q', '--log-dir', *sys.argv[1:]]);"
         "heavy = {'click', 'yaml', 'psutil', 'jeepney', 'asyncio', 'dataclasses', 'inspect',"
-        " 'datetime', 'shutil', 'textwrap', 'logging', 'uuid'};"
-        "print(status, *sorted(heavy & set(sys.modules)))"
+        " 'datetime', 'shutil', 'textwrap', 'logging', 'uuid', 'typing', 'tempfile', 'random',"
+        " 'cgmem.supervising.remains', 'cgmem.supervising.unsupervised', 'cgmem.system_monitor'};"
+        "print(status, *sorted(heavy & set(sys.modules) - bare))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), "--", "true"],
@@ -73,3 +74,19 @@ def test_a_plain_run_imports_no_click(tmp_path: Path) -> None:
     )
 
     assert done.stdout == "0\n"
+
+
+def test_the_mechanisms_import_nothing_heavy() -> None:
+    """What a start in a cgroup loads, whoever gives it; D-Bus's library comes when it is spoken."""
+    code = (
+        "import sys; bare = set(sys.modules);"
+        "import cgmem_backends.systemd_backend, cgmem_backends.placed_popen;"
+        "heavy = {'typing', 'dataclasses', 'inspect', 'asyncio', 'logging', 'jeepney', 'psutil',"
+        " 'cgmem_backends.remains', 'cgmem_backends.oom_policy'};"
+        "print(*sorted(heavy & set(sys.modules) - bare))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
+
+    assert done.stdout == "\n"

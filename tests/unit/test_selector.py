@@ -62,6 +62,24 @@ def test_what_can_surprise(backends: dict[str, FakeBackend]) -> None:
     assert selector.choose().note == "ends with the login: loginctl enable-linger"
 
 
+def test_what_costs_to_find_out_waits(
+    backends: dict[str, FakeBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note that takes another program is looked for when it is asked for, not to choose."""
+    asked: list[Usability] = []
+
+    def with_note(found: Usability) -> Usability:
+        asked.append(found)
+        return found._replace(note="ends with the unit")
+
+    monkeypatch.setattr(backends["cgroup2"], "with_note", with_note)
+    choice = selector.choose()
+
+    assert not asked
+    assert choice.note == "ends with the unit"
+    assert len(asked) == 1
+
+
 def test_by_name(backends: dict[str, FakeBackend]) -> None:
     """Who asks for one by name gets that one."""
     choice = selector.choose("psutil")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +22,7 @@ from cgmem.judging import messages
 from cgmem.judging.ended import Ended, WhatWeDid
 from cgmem.judging.figures import Figures
 from cgmem.judging.verdict import ExitStatus, Verdict, exit_status, killed_at_own_limit, verdict
+from tests.helpers.literals import values_of
 
 LIMITS = Limits(high_bytes=200 * MB, max_bytes=400 * MB)
 NOTHING = MemoryEvents(high=0, max=0, oom=0, oom_kill=0, oom_group_kill=0)
@@ -330,7 +331,7 @@ ends = st.builds(
     st.builds(Figures, peak_bytes=st.integers(0, 1 << 50)),
     st.builds(Limits, sizes, sizes, sizes, st.booleans()),
     events,
-    st.none() | st.sampled_from(get_args(WhatWeDid)),
+    st.none() | st.sampled_from(values_of(WhatWeDid)),
     st.booleans(),
     st.lists(st.tuples(st.integers(1, 99), st.text(), st.integers(0, 99)), max_size=3),
     st.booleans(),
@@ -350,7 +351,7 @@ def test_every_end_has_a_cause_a_message_and_a_status(end: Ended) -> None:
     found = verdict(end)
     status = exit_status(found, sigkill_needed=end.sigkill_needed)
 
-    assert found.cause in get_args(Cause)
+    assert found.cause in values_of(Cause)
     assert found.message
     assert found.message.isprintable()
     assert 0 <= status.status <= 255
