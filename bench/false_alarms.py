@@ -25,14 +25,15 @@ _LOOK_SECONDS = 0.25
 
 _READ = f"""
 import os, sys
-with open(sys.argv[1], "wb") as file:
-    file.truncate({FILE_MB} << 20)
 for _ in range(2):
+    with open(sys.argv[1], "wb") as file:
+        file.truncate({FILE_MB} << 20)
     with open(sys.argv[1], "rb", buffering=0) as file:
         while file.read(1 << 20):
             pass
 """
-"""A file of holes fills the page cache as any other."""
+"""A file of holes fills the page cache as any other. Each is read once: what is read again and again
+and does not fit is thrashing, and a word about that is not false."""
 _WRITE = f"""
 import sys
 block = b"x" * (1 << 20)
