@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.contract import MB, SystemMemory
+from cgmem.contract import MB, Headroom, LimitAbove, SystemMemory
 from cgmem.errors import ScopeVanished
 from cgmem.system_monitor import MemoryMonitor, WriterLock, level_of, settled_level
 
@@ -30,8 +30,10 @@ class Machine:
         """Answer as a reader of the machine's memory."""
         if self.failure is not None:
             raise self.failure
-        left = None if self.headroom is None else int(self.headroom * MB)
-        return SystemMemory(16384 * MB, int(self.available * MB), left, "/a" if left else None)
+        left = None
+        if self.headroom is not None:
+            left = Headroom(int(self.headroom * MB), LimitAbove("/a", 512 * MB))
+        return SystemMemory(16384 * MB, int(self.available * MB), left)
 
 
 class Log:
