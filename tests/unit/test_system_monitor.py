@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -246,8 +247,26 @@ def test_without_a_lock_file_everybody_writes(tmp_path: Path) -> None:
 
 
 def test_a_planted_symlink_is_not_opened(tmp_path: Path) -> None:
-    """The lock file is never opened through a symbolic link."""
+    """The lock file is never opened through a symbolic link, be it that of its directory."""
     (tmp_path / "lock").symlink_to(tmp_path / "target")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "own")
 
     assert WriterLock(tmp_path / "lock").held()
     assert not (tmp_path / "target").exists()
+    assert WriterLock(tmp_path / "run" / "lock").held()
+    assert not list((tmp_path / "own").iterdir())
+
+
+def test_a_directory_of_others_takes_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that others may write to, or that is another user's, is not for our file."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "run").mkdir(mode=0o700)
+
+    assert WriterLock(tmp_path / "open" / "lock").held()
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    assert WriterLock(tmp_path / "run" / "lock").held()
+    assert not [*(tmp_path / "open").iterdir(), *(tmp_path / "run").iterdir()]
