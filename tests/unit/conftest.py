@@ -10,6 +10,8 @@ import pytest
 from hypothesis import settings
 
 from cgmem.supervising.supervisor import Supervisor
+from tests.unit.fake_cgroupfs import FakeCgroupfs
+from tests.unit.fake_systemd import FakeSystemd, a_session, manager_of
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -26,3 +28,16 @@ def how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     for supervision in supervisor.live():
         supervision.kill("abort")
     supervisor.close()
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroupfs:
+    """A host where this process is in a login session."""
+    return a_session(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def systemd(session: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSystemd]:
+    """A manager that gives scopes there."""
+    with manager_of(session, monkeypatch) as made:
+        yield made
