@@ -118,6 +118,44 @@ def test_a_container_that_sees_the_hosts_mount() -> None:
     assert "--cgroupns=private" in how
 
 
+CONTAINED = """
+supervisor = Supervisor({"log_dir": sys.argv[1], "enforcement": "required", "tick": 30.0,
+                         "warning": "100M", "critical": "268431360B", "max": "256M"})
+try:
+    cgmem.spawn(["true"], supervisor=supervisor)
+    refusal = None
+except cgmem.InsufficientMemory as error:
+    refusal = str(error)
+outcome = cgmem.run(sys.argv[2:], supervisor=supervisor, preflight=False)
+limits = outcome.limits
+say(refusal=refusal, above=[limits.effective_max_bytes, limits.effective_max_source],
+    cause=outcome.cause, message=outcome.message)
+supervisor.close()
+"""
+
+
+def test_a_containers_limit(tmp_path: Path) -> None:
+    """The limit of the namespace's root is seen, named, and decides on starts.
+
+    One above it can't be seen: what it ends is told as ended from above the container.
+    """
+    leak = real.python(real.CHOSEN + real.LEAK, 200)
+    with real.stage(memory_max="96M", cgroup_subtree_control="+memory") as stage:
+        container = stage / "container"
+        container.mkdir()
+        (container / "memory.max").write_text("128M")
+        code = real.PREAMBLE + CONTAINED
+        words = [sys.executable, "-c", code, str(tmp_path), *leak]
+        said = json.loads(output(words, container, "--cgroup", first=FRESH))
+
+    assert said["above"] == [128 << 20, "/sys/fs/cgroup"]
+    assert said["refusal"].endswith(
+        "(need at least 256MB): /sys/fs/cgroup, memory.max 128M, leaves no more"
+    )
+    assert said["cause"] == "unknown"
+    assert "killed by a limit above this container, or by the host" in said["message"]
+
+
 @pytest.mark.long
 def test_a_container_whose_starter_is_in_its_cgroup() -> None:
     """A process of the pid namespace outside can't be moved out of the way, nor named."""

@@ -72,6 +72,34 @@ def test_a_scope_that_somebody_stopped_is_asked_for_again() -> None:
     assert again != unit
 
 
+LIMITED = """
+supervising = supervisor(max="256M", preflight=True)
+before = own()
+try:
+    cgmem.spawn(["true"], supervisor=supervising)
+    refusal = None
+except cgmem.InsufficientMemory as error:
+    refusal = str(error)
+outcome = cgmem.run(["true"], supervisor=supervising, preflight=False)
+supervising.close()
+say(backend=outcome.backend, unit=before, refusal=refusal,
+    above=[outcome.limits.effective_max_bytes, outcome.limits.effective_max_source])
+"""
+
+
+def test_a_limited_service() -> None:
+    """MemoryMax= of a delegated service is the effective limit, is named, and decides on starts."""
+    limited = sd.started_by_systemd("Delegate=yes", "MemoryMax=128M", user=None)
+    found = sd.told(limited, LIMITED)
+    service = f"/sys/fs/cgroup{found['unit']}"
+
+    assert found["backend"] == "cgroup2"
+    assert found["above"] == [128 * MB, service]
+    assert found["refusal"].endswith(
+        f"(need at least 256MB): {service}, memory.max 128M, leaves no more"
+    )
+
+
 HIT = """
 supervising = supervisor(warning="16M", critical=f"{48 * 2**20 - 4096}B", max="48M")
 chosen = supervising.choice(supervising.settings())
