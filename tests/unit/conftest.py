@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from cgmem.supervising.supervisor import Supervisor
+from tests.helpers.ending import end
 from tests.unit.fake_cgroupfs import FakeCgroupfs
 from tests.unit.fake_systemd import FakeSystemd, a_session, manager_of
 
@@ -25,9 +26,7 @@ def how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
         {"backend": "psutil", "log_dir": str(tmp_path / "logs"), "preflight": False}
     )
     yield {"supervisor": supervisor}
-    for supervision in supervisor.live():
-        supervision.kill("abort")
-    supervisor.close()
+    end(supervisor)
 
 
 @pytest.fixture
