@@ -32,8 +32,8 @@ for _ in range(2):
         while file.read(1 << 20):
             pass
 """
-"""A file of holes fills the page cache as any other. Each is read once: what is read again and again
-and does not fit is thrashing, and a word about that is not false."""
+"""A file of holes fills the page cache as any other. Each is read once: what is read again and
+does not fit is thrashing, and a word about that is not false."""
 _WRITE = f"""
 import sys
 block = b"x" * (1 << 20)

@@ -32,6 +32,23 @@ class Limits(NamedTuple):
     oom_group: bool = True
 
 
+class LimitAbove(NamedTuple):
+    """A cgroup above a scope, and its budget."""
+
+    name: str
+    """As told to people: its path, or `group NAME`."""
+    max_bytes: int | None
+    """memory.max."""
+
+
+class Headroom(NamedTuple):
+    """What the tightest limit above leaves: the smallest (memory.max - memory.current)."""
+
+    left_bytes: int
+    """0 where more is in use."""
+    limit: LimitAbove
+
+
 class EffectiveLimits(NamedTuple):
     """What the kernel holds after a limit was set, as read back from its files."""
 
@@ -46,6 +63,8 @@ class EffectiveLimits(NamedTuple):
     """The kernel holds `max_bytes`: a subprocess can't pass it."""
     soft: bool = False
     """The host has swap and no memory.swap.max here: the limit bounds memory but not swap."""
+    headroom: Headroom | None = None
+    """What the cgroups above left when this was read; None without a limit there."""
 
 
 class MemoryEvents(NamedTuple):
@@ -120,7 +139,7 @@ class Counters(NamedTuple):
     events: MemoryEvents | None = None
     local_events: MemoryEvents | None = None
     """memory.events.local: what happened at this scope's own limit. Read only after a kill."""
-    ancestors_with_oom: tuple[str, ...] = ()
+    ancestors_with_oom: tuple[LimitAbove, ...] = ()
     """Ancestor cgroups whose memory.events.local `oom` rose while the scope lived."""
     host_root_visible: bool = True
     """False in a cgroup namespace: limits above it can't be seen."""
@@ -372,9 +391,8 @@ class SystemMemory(NamedTuple):
 
     total_bytes: int
     available_bytes: int
-    headroom_bytes: int | None = None
-    """The smallest (limit - usage) of the own cgroup and its ancestors; None without a limit."""
-    headroom_source: str | None = None
+    headroom: Headroom | None = None
+    """Of the own cgroup and its ancestors; None without a limit."""
     swap_free_bytes: int = 0
 
 

@@ -133,6 +133,11 @@ def pid_namespace() -> int:
     return inode
 
 
+def run_directory() -> str:
+    """This user's directory for what is of use to live processes only; it may not be there."""
+    return str(import_module("cgmem_backends.run_directory").own_directory())
+
+
 def process_events_command() -> list[str]:
     """The command that writes every fork, exec and exit of this host (a program of its own)."""
     return [sys.executable, "-m", "cgmem_backends.process_events"]

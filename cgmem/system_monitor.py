@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from weakref import WeakSet
 
@@ -109,7 +110,8 @@ _locks: WeakSet[WriterLock] = WeakSet()
 class WriterLock:
     """A lock file that one process of a user holds for as long as it lives (flock(2)).
 
-    Where the file can't be made everybody may write: lines twice are better than none.
+    It is in a directory of this user's alone. Where it can't be made there everybody may write:
+    lines twice are better than none.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -147,8 +149,18 @@ class WriterLock:
         self._fd, self._held = None, False
 
     def _open(self) -> int:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with suppress(FileExistsError):
+            self._path.parent.mkdir(mode=0o700)
+        flags = os.O_NOFOLLOW | os.O_CLOEXEC
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | flags)
+        try:
+            found = os.fstat(directory)
+            if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+                raise PermissionError(f"{self._path.parent} is not ours alone")
+            flags |= os.O_RDWR | os.O_CREAT
+            return os.open(self._path.name, flags, 0o600, dir_fd=directory)
+        finally:
+            os.close(directory)
 
 
 def _after_fork_in_child() -> None:

@@ -231,10 +231,11 @@ class TaskToolHelper:
                             "cwd": filled.cwd or self.working_directory,
                             "env": {**os.environ, **filled.env},
                         },
-                        settings=record.settings._replace(preflight=False),  # it has been done
+                        settings=record.settings,
                         subprocess_id=record.subprocess_id,
                         agent_type=record.task.agent_type,
                         hooks=hooks._replace(on_end=self._on_end(hooks.on_end)),
+                        must_fit=True,
                     )
                 )
             on_failure.pop_all()

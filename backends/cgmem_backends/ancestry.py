@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from cgmem.contract import Headroom, LimitAbove
 from cgmem.errors import CgroupError, out_of_descriptors
 from cgmem.shapes import NamedTuple
 from cgmem_backends import kernel_files as kf
@@ -17,10 +18,12 @@ from cgmem_backends.hierarchy import find_hierarchy
 
 
 class AncestorLimit(NamedTuple):
-    """A limit found on the path to the root."""
+    """A limit found on the path to the root. The smallest is the effective one."""
 
     max_bytes: int
     directory: Path
+    left_bytes: int
+    """memory.max - memory.current, at least 0."""
 
 
 class _Ancestor(NamedTuple):
@@ -42,24 +45,15 @@ class Ancestry:
             self.close()
             raise
 
-    def smallest_limit(self) -> AncestorLimit | None:
-        """The smallest memory.max on the path, or None."""
-        limits = [
-            AncestorLimit(limit, ancestor.directory)
-            for ancestor in self._ancestors
-            if (limit := _limit(ancestor.max_fd)) is not None
-        ]
-        return min(limits, default=None)
-
-    def smallest_headroom(self) -> AncestorLimit | None:
-        """The smallest (memory.max - memory.current) on the path, or None without a limit."""
-        headrooms = []
+    def limits(self) -> list[AncestorLimit]:
+        """Every memory.max on the path. What has none costs one read, what has one two."""
+        found = []
         for ancestor in self._ancestors:
             limit = _limit(ancestor.max_fd)
             if limit is not None:
                 used = _limit(ancestor.current_fd) or 0
-                headrooms.append(AncestorLimit(max(0, limit - used), ancestor.directory))
-        return min(headrooms, default=None)
+                found.append(AncestorLimit(limit, ancestor.directory, max(0, limit - used)))
+        return found
 
     def ooms(self) -> dict[Path, int]:
         """`oom` of each ancestor's memory.events.local: OOMs at its own limit."""
@@ -81,13 +75,20 @@ class Ancestry:
         self._ancestors = []
 
 
-def own_headroom(proc: Path = Path("/proc")) -> tuple[int, str] | None:
-    """Bytes left below the tightest limit on this process's own cgroup path, and whose it is."""
+def headroom(limits: Iterable[AncestorLimit]) -> Headroom | None:
+    """What the tightest of these leaves; None for none."""
+    tightest = min(limits, key=lambda limit: limit.left_bytes, default=None)
+    if tightest is None:
+        return None
+    return Headroom(tightest.left_bytes, LimitAbove(named(tightest.directory), tightest.max_bytes))
+
+
+def own_headroom(proc: Path = Path("/proc")) -> Headroom | None:
+    """What is left on this process's own cgroup path."""
     hierarchy = find_hierarchy(proc)
     if hierarchy.mount is None or hierarchy.own is None:
         return None
-    tightest = Ancestry(hierarchy.own, hierarchy.mount).smallest_headroom()
-    return None if tightest is None else (tightest.max_bytes, named(tightest.directory))
+    return headroom(Ancestry(hierarchy.own, hierarchy.mount).limits())
 
 
 def _path_up(base: Path, mount: Path) -> list[Path]:

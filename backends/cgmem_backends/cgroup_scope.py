@@ -18,6 +18,7 @@ from subprocess import Popen
 from cgmem.contract import (
     Counters,
     EffectiveLimits,
+    LimitAbove,
     Limits,
     MemoryEvents,
     Sample,
@@ -28,7 +29,7 @@ from cgmem.errors import CgmemError, CgroupError, ScopeVanished
 from cgmem_backends import cgroup_budget, scope_record, subtree
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import kernel_files as kf
-from cgmem_backends.ancestry import Ancestry
+from cgmem_backends.ancestry import Ancestry, headroom
 from cgmem_backends.group_cgroup import named
 from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.placement import Placement
@@ -206,8 +207,12 @@ class CgroupScope:
         return self._with_ancestors(self._held)
 
     def _with_ancestors(self, own: EffectiveLimits) -> EffectiveLimits:
-        above = self._ancestry.smallest_limit()
-        if above is None or (own.max_bytes is not None and own.max_bytes <= above.max_bytes):
+        limits = self._ancestry.limits()
+        if not limits:
+            return own
+        own = own._replace(headroom=headroom(limits))
+        above = min(limits)
+        if own.max_bytes is not None and own.max_bytes <= above.max_bytes:
             return own
         return own._replace(
             effective_max_bytes=above.max_bytes, effective_max_source=named(above.directory)
@@ -300,7 +305,11 @@ class CgroupScope:
         text = cg.read_file(self.directory, kf.MEMORY_EVENTS_LOCAL)
         return None if text is None else kf.parse_events(text)
 
-    def _ancestors_with_oom(self) -> tuple[str, ...]:
-        before = self._ancestor_ooms
-        now = self._ancestry.ooms()
-        return tuple(named(path) for path, count in now.items() if count > before.get(path, 0))
+    def _ancestors_with_oom(self) -> tuple[LimitAbove, ...]:
+        before, now = self._ancestor_ooms, self._ancestry.ooms()
+        limits = {limit.directory: limit.max_bytes for limit in self._ancestry.limits()}
+        return tuple(
+            LimitAbove(named(path), limits.get(path))
+            for path, count in now.items()
+            if count > before.get(path, 0)
+        )

@@ -9,25 +9,19 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
-from cgmem.contract import SystemMemory
+from cgmem.contract import Headroom, SystemMemory
 
 MEMINFO = "/proc/meminfo"
 _READ_BYTES = 16384  # the file has about 1.5 kB
 
-Headroom = Callable[[], tuple[int, str] | None]
 
-
-def read_system_memory(headroom: Headroom | None = None) -> SystemMemory:
+def read_system_memory(headroom: Callable[[], Headroom | None] = lambda: None) -> SystemMemory:
     """Look once at the machine's memory, and at what the own cgroup has left.
 
-    `headroom` gives the smallest (limit - usage) in bytes of the own cgroup and its ancestors
-    and the cgroup that it belongs to, or None without a limit. Raises what `headroom` raises.
+    Raises what `headroom` raises.
     """
     memory = _linux() if sys.platform == "linux" else _elsewhere()
-    left = headroom() if headroom is not None else None
-    if left is None:
-        return memory
-    return memory._replace(headroom_bytes=max(0, left[0]), headroom_source=left[1])
+    return memory._replace(headroom=headroom())
 
 
 def parse_meminfo(text: bytes) -> dict[str, int]:

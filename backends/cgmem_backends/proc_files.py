@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from cgmem.shapes import NamedTuple
+from cgmem_backends import process_stat
 from cgmem_backends.process_tree import Process
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
@@ -21,22 +22,20 @@ class Rollup(NamedTuple):
 
 
 def parse_stat(content: bytes) -> Process | None:
-    """Parse /proc/PID/stat; None when it is not one. The command name may hold `) R 1`."""
-    pid, _, rest = content.partition(b" (")
-    name, _, rest = rest.rpartition(b")")
-    fields = rest.split()
+    """Parse /proc/PID/stat; None when it is not one."""
+    pid, name, fields = process_stat.split_stat(content)
     # One more than is used, so that the last number is not a torn one.
-    if len(fields) <= 22:
+    if len(fields) <= process_stat.RSS + 1:
         return None
     try:
-        state = fields[0].decode("ascii")
-        threads, rss_pages = int(fields[17]), int(fields[21])
+        state = fields[process_stat.STATE].decode("ascii")
+        threads, rss_pages = int(fields[process_stat.THREADS]), int(fields[process_stat.RSS])
         return Process(
             pid=int(pid),
-            ppid=int(fields[1]),
-            session=int(fields[3]),
+            ppid=int(fields[process_stat.PPID]),
+            session=int(fields[process_stat.SESSION]),
             state=state,
-            start=int(fields[19]),
+            start=int(fields[process_stat.START]),
             rss_bytes=max(0, rss_pages) * PAGE_SIZE,
             # A leader that called pthread_exit is a Z whose other threads run on.
             ended=state in ("Z", "X", "x") and threads <= 1,

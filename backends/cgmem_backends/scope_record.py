@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from cgmem.contract import ScopeRecord
+from cgmem_backends.process_stat import START, STATE, stat_fields
 
 NOBODY = ScopeRecord("", 0, 0, 0.0)
 """The record of a cgroup that no subprocess has."""
@@ -41,19 +42,14 @@ def decode(text: bytes) -> ScopeRecord | None:
 
 
 def process_start(pid: int, proc: Path = Path("/proc")) -> int | None:
-    """Start time of a process in clock ticks since boot (proc_pid_stat(5), field 22).
+    """Start time of a process in clock ticks since boot.
 
     None once it has ended. Together with the pid it names one process for ever.
     """
-    try:
-        text = (proc / str(pid) / "stat").read_bytes()
-    except OSError:
-        return None
-    # The command name may hold spaces and parentheses: count from the last ")".
-    fields = text[text.rfind(b")") + 1 :].split()
-    if len(fields) <= 19 or fields[0] in (b"Z", b"X"):  # a zombie waits for its parent, no more
-        return None
-    return int(fields[19]) if fields[19].isdigit() else None
+    fields = stat_fields(pid, proc)
+    if len(fields) <= START or fields[STATE] in (b"Z", b"X"):
+        return None  # a zombie waits for its parent, no more
+    return int(fields[START]) if fields[START].isdigit() else None
 
 
 def pid_namespace(proc: Path = Path("/proc")) -> int:

@@ -22,6 +22,7 @@ from cgmem_backends import kernel_files as kf
 from cgmem_backends.cgroup_directory import own_pids, read_file, write_file
 from cgmem_backends.hierarchy import Hierarchy
 from cgmem_backends.linux_calls import get_xattr
+from cgmem_backends.process_stat import PPID, stat_fields
 from cgmem_backends.subtree_source import Subtree
 
 SUPERVISOR_LEAF = "cgmem-supervisor"
@@ -251,17 +252,9 @@ def family(proc: Path) -> set[int]:
     pid = os.getpid()
     while pid > 0 and pid not in found:
         found.add(pid)
-        pid = _parent(proc, pid)
+        fields = stat_fields(pid, proc)
+        pid = int(fields[PPID]) if len(fields) > PPID and fields[PPID].isdigit() else 0
     return found
-
-
-def _parent(proc: Path, pid: int) -> int:
-    try:
-        stat = (proc / str(pid) / "stat").read_bytes()
-    except OSError:
-        return 0
-    fields = stat[stat.rfind(b")") + 1 :].split()
-    return int(fields[1]) if len(fields) > 1 and fields[1].isdigit() else 0
 
 
 def _comm(proc: Path, pid: int) -> str:

@@ -206,8 +206,8 @@ def limit_above(host: Host) -> int | None:
     hierarchy = host.hierarchy
     if hierarchy.own is None or hierarchy.mount is None:
         return None
-    found = Ancestry(hierarchy.own, hierarchy.mount).smallest_limit()
-    return None if found is None else found.max_bytes
+    limits = Ancestry(hierarchy.own, hierarchy.mount).limits()
+    return min((limit.max_bytes for limit in limits), default=None)
 
 
 def _after_fork_in_child() -> None:

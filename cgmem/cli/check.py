@@ -44,7 +44,7 @@ def command(need: str, as_json: bool) -> int:
                 "allowed": allowed,
                 "message": message,
                 "available_mb": mb(preflight.available_bytes(memory)),
-                "limited_by": memory.headroom_source,
+                "limited_by": memory.headroom.limit.name if memory.headroom else None,
                 "system_memory": system_memory_mb(memory),
             }
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cgmem.contract import Counters, EffectiveLimits, Limits, MemoryEvents, SystemMemory
+from cgmem.contract import Counters, Limits, MemoryEvents, SystemMemory
 from cgmem.judging.figures import Figures
 from cgmem.shapes import NamedTuple
 
@@ -42,7 +42,6 @@ class Ended(NamedTuple):
     started_at: float = 0.0
     """Seconds since the epoch; 0: unknown."""
     timeout_seconds: float | None = None
-    effective: EffectiveLimits | None = None
     system_memory: SystemMemory = SystemMemory(0, 0)
     """As read at its end."""
 

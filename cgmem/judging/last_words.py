@@ -103,13 +103,7 @@ def _outer_limit(cause: Cause, ended: Ended) -> str:
 
 
 def _limits_above(ended: Ended) -> str:
-    known = ended.effective
-    return ", ".join(
-        f"{above}, memory.max {messages.size(known.effective_max_bytes)},"
-        if known is not None and known.effective_max_source == above
-        else above
-        for above in ended.counters.ancestors_with_oom
-    )
+    return " and ".join(messages.limit_above(above) for above in ended.counters.ancestors_with_oom)
 
 
 def _ended_by_us(cause: Cause, ended: Ended, kills: Kills) -> str:

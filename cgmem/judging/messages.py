@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from cgmem.contract import MB
+from cgmem.contract import MB, LimitAbove
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,13 @@ def size(count: int | None) -> str:
     if count and count % GB == 0:
         return f"{count // GB}G"
     return threshold_mb(count).removesuffix("B")
+
+
+def limit_above(above: LimitAbove) -> str:
+    """Return whose limit it is and how large: `group build, memory.max 8G,`."""
+    if above.max_bytes is None:
+        return above.name
+    return f"{above.name}, memory.max {size(above.max_bytes)},"
 
 
 def duration(seconds: float) -> str:

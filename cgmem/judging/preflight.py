@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cgmem.contract import MB, SystemMemory
+from cgmem.judging import messages
 
 GB = 1024 * MB
 NEED_BYTES = GB
@@ -13,9 +14,9 @@ LOW_BYTES = 2 * GB
 
 def available_bytes(memory: SystemMemory) -> int:
     """What a new subprocess can take: host-wide, or less if the own cgroup has less left."""
-    if memory.headroom_bytes is None:
+    if memory.headroom is None:
         return memory.available_bytes
-    return max(0, min(memory.available_bytes, memory.headroom_bytes))
+    return min(memory.available_bytes, memory.headroom.left_bytes)
 
 
 def needed_bytes(max_bytes: int | None) -> int:
@@ -24,12 +25,15 @@ def needed_bytes(max_bytes: int | None) -> int:
 
 
 def can_create(memory: SystemMemory, need_bytes: int = NEED_BYTES) -> tuple[bool, str]:
-    """Whether a subprocess may be started, and the spec's message that says so."""
+    """Whether a subprocess may be started, and the spec's message that says so.
+
+    Where it is a cgroup's limit that leaves too little, its name and size follow.
+    """
     available = available_bytes(memory)
     if available < need_bytes:
         return False, (
             f"Insufficient memory: only {floor_mb(available)}MB available"
-            f" (need at least {_size(need_bytes)})"
+            f" (need at least {_size(need_bytes)}){_whose_limit(memory, available)}"
         )
     if available < LOW_BYTES:
         return True, low_memory_message("WARNING", available)
@@ -44,6 +48,12 @@ def low_memory_message(level: str, available: int) -> str:
 def floor_mb(size_bytes: int) -> float:
     """Bytes as MB, one decimal, rounded down: "only 1024.0MB" must not fall short of 1 GB."""
     return size_bytes * 10 // MB / 10
+
+
+def _whose_limit(memory: SystemMemory, available: int) -> str:
+    if memory.headroom is None or memory.headroom.left_bytes > available:
+        return ""
+    return f": {messages.limit_above(memory.headroom.limit)} leaves no more"
 
 
 def _size(size_bytes: int) -> str:

@@ -74,12 +74,15 @@ def _project(cwd: Path) -> Path:
 
 
 def _owner(directory: Path) -> set[int]:
-    """The user id that owns the directory; empty if there is no such directory to be seen."""
+    """The user id that owns the directory; empty if there is no such directory to be seen.
+
+    A link to what its maker does not own counts as none: it may lead anybody's logs anywhere.
+    """
     try:
-        found = directory.stat()
+        found, maker = directory.stat(), directory.lstat().st_uid
     except OSError:
         return set()
-    return {found.st_uid} if stat.S_ISDIR(found.st_mode) else set()
+    return {found.st_uid} if stat.S_ISDIR(found.st_mode) and found.st_uid == maker else set()
 
 
 class LogDirectory:

@@ -139,11 +139,11 @@ def snapshot_mb(snapshot: Snapshot) -> dict[str, Any]:
 
 def headroom_mb(memory: SystemMemory) -> dict[str, Any]:
     """What is left for the supervisor's own cgroup, and what limits it; empty without a limit."""
-    if memory.headroom_bytes is None:
+    if memory.headroom is None:
         return {}
     return {
-        "headroom_mb": mb(memory.headroom_bytes),
-        "headroom_source": memory.headroom_source,
+        "headroom_mb": mb(memory.headroom.left_bytes),
+        "headroom_source": memory.headroom.limit.name,
     }
 
 

@@ -74,7 +74,6 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
             duration_seconds=None if seen.unobserved else seen.duration_seconds,
             started_at=record.started_at,
             timeout_seconds=plan.settings.timeout_seconds,
-            effective=plan.effective,
             system_memory=seen.system_memory,
         )
     )

@@ -9,8 +9,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+from cgmem import selector
 from cgmem.contract import Alert, SystemMemory
 from cgmem.errors import CgmemError
 from cgmem.logs.directory import ENVIRONMENT_VARIABLE, resolve_log_dir
@@ -111,7 +111,7 @@ class Journal:
         if self._monitor is None:
             from cgmem.system_monitor import MemoryMonitor, WriterLock  # a short run has none
 
-            self._writer_lock = WriterLock(_monitor_lock())
+            self._writer_lock = WriterLock(f"{selector.run_directory()}/monitor")
             self._monitor = MemoryMonitor(
                 self._read_memory,
                 logs=next(iter(self._logs.values())),
@@ -154,10 +154,3 @@ def _cwd() -> str:
         return os.getcwd()  # noqa: PTH109  (a Path is not needed)
     except FileNotFoundError:  # it was removed; "/" would collect everybody's lines
         return os.path.expanduser("~")  # noqa: PTH111  (a Path is not needed)
-
-
-def _monitor_lock() -> Path:
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    # No directory between: one that is made on the way would be open to others.
-    directory = f"{runtime}/cgmem" if runtime else f"/tmp/cgmem-{os.geteuid()}"  # noqa: S108  (0700)
-    return Path(directory, "monitor")

@@ -78,17 +78,20 @@ class Starter:
         settings: Settings,
         args: Any,
         popen_options: Mapping[str, Any],
+        check: Callable[[EffectiveLimits], None],
     ) -> Started:
         """Open a scope of the chosen backend and start the command in it.
 
-        Raises what subprocess.Popen raises, `EnforcementError`, `BackendUnavailable`,
-        `CgroupError`, `ScopeVanished` where somebody removes the empty scope again and again.
+        `check` may refuse it for what is held. Raises what `check` and subprocess.Popen raise,
+        `EnforcementError`, `BackendUnavailable`, `CgroupError`, `ScopeVanished` where somebody
+        removes the empty scope again and again.
         """
         limits = limits_of(settings)
         for attempt in (1, 2):
             chosen, scope, effective = self._open(chosen, record, settings, limits)
             try:
                 _check_enforced(settings, limits, effective)
+                check(effective)
                 popen = scope.start(args, popen_options)
             except ScopeVanished:
                 # Somebody removed the empty cgroup: once is an accident, twice is not ours.

@@ -24,16 +24,13 @@ from cgmem.contract import (
     ScopeRecord,
     SystemMemory,
 )
-from cgmem.errors import (
-    EnforcementError,
-    InsufficientMemory,
-)
-from cgmem.judging import preflight
+from cgmem.errors import EnforcementError
 from cgmem.logs.memory_logs import MemoryLogs
 from cgmem.shapes import NamedTuple
 from cgmem.supervising.callbacks import Callbacks
 from cgmem.supervising.family import Family
 from cgmem.supervising.journal import Journal
+from cgmem.supervising.memory_check import MemoryCheck
 from cgmem.supervising.outcome import Outcome
 from cgmem.supervising.plan import Plan, limits_of, observing_plan_of, recorded_plan_of
 from cgmem.supervising.poller import Poller
@@ -149,9 +146,11 @@ class Supervisor:
         subprocess_id: str | None = None,
         agent_type: str | None = None,
         hooks: Hooks = Hooks(),  # noqa: B008  (immutable)
+        must_fit: bool = False,
     ) -> MonitoredProcess:
         """Start one command under its budget.
 
+        `must_fit`: too little memory refuses the start whatever the enforcement.
         Raises what subprocess.Popen raises, `ConfigurationError`, `InvalidIdError`,
         `InsufficientMemory`, `EnforcementError`, `BackendUnavailable`, `CgroupError`.
         """
@@ -160,7 +159,8 @@ class Supervisor:
             return self._spawn_unsupervised(args, popen_options, subprocess_id, agent_type)
         if not isinstance(args, (str, bytes, os.PathLike)):
             args = list(args)  # an iterator can be read but once
-        self._check_memory(settings)
+        check = MemoryCheck(settings, self.system_memory, self._warn, must_fit=must_fit)
+        check.outside()
         chosen = self._starter.choice(settings)
         self.poller()  # what can fail fails before there is a child
         subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
@@ -168,7 +168,9 @@ class Supervisor:
             if settings.family_max_bytes is not None:
                 self._family.reserve(subprocess_id, settings.max_bytes, settings.family_max_bytes)
             record = self._record(subprocess_id, agent_type, args, settings)
-            scope, popen, plan = self._starter.start(chosen, record, settings, args, popen_options)
+            scope, popen, plan = self._starter.start(
+                chosen, record, settings, args, popen_options, check.inside
+            )
         except BaseException:
             self._family.release(subprocess_id)
             self._registry.release(subprocess_id)
@@ -281,10 +283,6 @@ class Supervisor:
         """Every live supervision of this process, in the order of their starts."""
         return self._registry.live()
 
-    def may_start(self, need_bytes: int = preflight.NEED_BYTES) -> tuple[bool, str]:
-        """The pre-flight check (spec, "Pre-flight Checks")."""
-        return preflight.can_create(self.system_memory(), need_bytes)
-
     def logs(self, settings: Settings) -> MemoryLogs:
         """The log files of these settings' directory. Raises `ConfigurationError`."""
         return self._journal.logs(settings.log_dir)
@@ -386,16 +384,6 @@ class Supervisor:
             self._warn("memory monitoring is disabled: the timeout is not watched either")
         if settings.group_name is not None:
             self._warn("memory monitoring is disabled: nothing holds the group's budget")
-
-    def _check_memory(self, settings: Settings) -> None:
-        if not settings.preflight:
-            return
-        allowed, message = self.may_start(preflight.needed_bytes(settings.max_bytes))
-        if allowed:
-            return
-        if settings.enforcement == "required":
-            raise InsufficientMemory(message, hint="free memory, lower --max, or --no-preflight")
-        self._warn(message)
 
     def _record(
         self, subprocess_id: str, agent_type: str | None, args: Any, settings: Settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import cgmem
-from cgmem_backends.cgroup2 import Cgroup2Backend
 from tests.helpers.proc import running
 from tests.helpers.waiting import PATIENCE, until
 from tests.kernel import real_cgroups as real
@@ -107,55 +105,3 @@ def test_leftovers_are_killed_and_named(tmp_path: Path) -> None:
     assert outcome.cause == "exited"
     assert outcome.leftovers == (pid,)
     assert not running(pid)
-
-
-SUPERVISOR = """
-supervisor = Supervisor({"preflight": False, "log_dir": sys.argv[1], "tick": 30.0,
-                         "warning": "32M", "critical": "67104768B", "max": "64M"})
-process = cgmem.spawn(sys.argv[2:], supervisor=supervisor, subprocess_id="orphan_1",
-                      start_new_session=True)
-say(pid=process.pid)
-time.sleep(600)
-"""
-
-WAIT_AND_LEAK = (
-    """
-import os, sys, time
-while not os.path.exists(sys.argv[2]):
-    time.sleep(0.05)
-"""
-    + real.LEAK
-)
-
-
-def test_the_hard_limit_outlives_the_supervisor(tmp_path: Path) -> None:
-    """With its supervisor SIGKILLed, a leak is still ended at memory.max, and can be found."""
-    go = tmp_path / "go"
-    leak = real.python(WAIT_AND_LEAK, 400, go)
-    with real.Script(SUPERVISOR, tmp_path, *leak) as script:
-        pid = script.heard()["pid"]
-        directory = real.cgroup_of(pid)
-        script.process.send_signal(signal.SIGKILL)
-        script.process.wait(PATIENCE)
-        limit = real.read(directory, "memory.max")
-        found = [
-            scope
-            for scope in Cgroup2Backend().list_scopes()
-            if scope.record.subprocess_id == "orphan_1"
-        ]
-        go.touch()
-        emptied = until(lambda: not real.events(directory, "cgroup.events")["populated"])
-        counted = real.events(directory)
-        closed = [scope.close() for scope in found]
-        for scope in found:
-            scope.detach()
-        if not emptied:
-            real.kill_quietly(pid)
-
-    assert limit == str(64 << 20)
-    assert emptied
-    assert counted["oom_kill"] >= 1
-    assert closed == [True]
-    assert found[0].record.supervisor_pid == script.process.pid
-    assert found[0].record.max_bytes == 64 << 20
-    assert not directory.exists()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -199,24 +197,3 @@ def test_a_managed_cgroup_that_is_not_delegated_is_left_alone() -> None:
         assert "Delegate=yes" in said["fix"]
     else:
         assert said["usable"]
-
-
-def test_a_budget_within_a_budget(tmp_path: Path) -> None:
-    """A subprocess can be a supervisor itself: its scopes lie in its own scope, under its limit."""
-    inner = real.PREAMBLE + LEAF
-    with real.supervising(tmp_path, **real.budget(256)) as supervisor:
-        process = cgmem.spawn(
-            [sys.executable, "-c", inner],
-            supervisor=supervisor,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=real.environment(),
-        )
-        out, _ = process.communicate("\n", timeout=PATIENCE)
-        outcome = process.outcome(PATIENCE)
-
-    before, after = map(json.loads, out.splitlines())
-    assert after["usable"]
-    assert after["location"].startswith(before["before"].strip().removeprefix("0::") + "/cgmem-")
-    assert outcome.cause == "exited"

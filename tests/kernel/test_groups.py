@@ -27,19 +27,28 @@ def _needs() -> None:
 
 
 def test_a_groups_limit_ends_one_of_them(tmp_path: Path) -> None:
-    """Two fit alone and not together: the kernel ends one, by the group's limit; one lives on."""
-    with real.supervising(tmp_path, **GROUP, **real.budget(128)) as supervisor:
+    """Two fit alone and not together: the kernel ends one, by the group's limit; one lives on.
+
+    Before that, what the group has left is too little for one that must fit.
+    """
+    with real.supervising(tmp_path, **GROUP, **real.budget(60)) as supervisor:
         first = cgmem.spawn(real.python(HOLD, 24), supervisor=supervisor, stdout=-1)
         assert first.stdout is not None
         assert first.stdout.readline() == b"holds\n"
+        with pytest.raises(cgmem.InsufficientMemory) as refused:
+            cgmem.spawn(["true"], supervisor=supervisor, preflight=True)
         second = cgmem.spawn(real.python(real.CHOSEN + HOLD, 48), supervisor=supervisor)
         outcome = second.outcome(PATIENCE)
         group = real.cgroup_of(first.pid).parent
         ooms = real.events(group, "memory.events.local")["oom"]
 
+        assert str(refused.value).startswith("Insufficient memory: only ")
+        assert str(refused.value).endswith(
+            "(need at least 60MB): group build, memory.max 64M, leaves no more"
+        )
         assert outcome.cause == "parent_limit"
         assert "the limit of group build, memory.max 64M" in outcome.message
-        assert outcome.limits.effective_max_bytes == 64 * MB
+        assert outcome.limits.effective_max_bytes == 60 * MB
         assert group.name == "cgmem-group-build"
         assert real.read(group, "memory.max") == str(64 * MB)
         assert ooms >= 1

@@ -96,17 +96,6 @@ def test_a_chroot_without_sys() -> None:
     assert "no cgroup2 file system is mounted" in why
 
 
-def test_a_container_with_its_own_cgroups() -> None:
-    """A cgroup namespace with a fresh mount is all it takes; the host's systemd is out of reach."""
-    with real.stage() as stage:
-        found = probed(stage, "--cgroup", first=FRESH)
-
-    assert found["cgroup2"][:2] == [True, "own cgroup / is delegated and ours alone"]
-    assert not found["systemd"][0]
-    if RUNS:
-        assert "outside of this container" in found["systemd"][1]
-
-
 def test_a_container_that_sees_the_hosts_mount() -> None:
     """A cgroup namespace without a mount of its own shows other people's cgroups only."""
     with real.stage() as stage:
@@ -116,6 +105,51 @@ def test_a_container_that_sees_the_hosts_mount() -> None:
     assert "can't be seen" in why
     assert "mount -t cgroup2" in how
     assert "--cgroupns=private" in how
+
+
+CONTAINED = """
+from cgmem import selector
+probed = {name: selector.load(name).probe() for name in ("cgroup2", "systemd")}
+supervisor = Supervisor({"log_dir": sys.argv[1], "enforcement": "required", "tick": 30.0,
+                         "warning": "100M", "critical": "268431360B", "max": "256M"})
+try:
+    cgmem.spawn(["true"], supervisor=supervisor)
+    refusal = None
+except cgmem.InsufficientMemory as error:
+    refusal = str(error)
+outcome = cgmem.run(sys.argv[2:], supervisor=supervisor, preflight=False)
+limits = outcome.limits
+say(**probed, refusal=refusal, above=[limits.effective_max_bytes, limits.effective_max_source],
+    cause=outcome.cause, message=outcome.message)
+supervisor.close()
+"""
+
+
+def test_a_container_with_its_own_cgroups(tmp_path: Path) -> None:
+    """A cgroup namespace with a fresh mount is all it takes; the host's systemd is out of reach.
+
+    The limit of the namespace's root is seen, named, and decides on starts. One above it can't be
+    seen: what it ends is told as ended from above the container.
+    """
+    leak = real.python(real.CHOSEN + real.LEAK, 200)
+    with real.stage(memory_max="96M", cgroup_subtree_control="+memory") as stage:
+        container = stage / "container"
+        container.mkdir()
+        (container / "memory.max").write_text("128M")
+        code = real.PREAMBLE + CONTAINED
+        words = [sys.executable, "-c", code, str(tmp_path), *leak]
+        said = json.loads(output(words, container, "--cgroup", first=FRESH))
+
+    assert said["cgroup2"][:2] == [True, "own cgroup / is delegated and ours alone"]
+    assert not said["systemd"][0]
+    if RUNS:
+        assert "outside of this container" in said["systemd"][1]
+    assert said["above"] == [128 << 20, "/sys/fs/cgroup"]
+    assert said["refusal"].endswith(
+        "(need at least 256MB): /sys/fs/cgroup, memory.max 128M, leaves no more"
+    )
+    assert said["cause"] == "unknown"
+    assert "killed by a limit above this container, or by the host" in said["message"]
 
 
 @pytest.mark.long
@@ -143,6 +177,7 @@ def test_a_cgroup_that_was_not_given_the_controller() -> None:
     assert how
 
 
+@pytest.mark.long
 def test_clone3_refused(tmp_path: Path) -> None:
     """Where a seccomp filter answers clone3 with ENOSYS, the trampoline places, limits hold."""
     words = ["run", "-v", "--no-preflight", "--enforcement", "required", "--backend", "cgroup2"]

@@ -120,7 +120,10 @@ def test_many_are_swept_once(
 
 
 def test_an_end_that_nobody_saw(tmp_path: Path) -> None:
-    """gc tells of a kill at the limit while nobody watched, and leaves living supervisors alone."""
+    """The hard limit outlives its supervisor; gc tells of the kill that nobody saw.
+
+    It leaves the scopes of living supervisors alone.
+    """
     go = tmp_path / "go"
     leak = real.python(WAIT_AND_LEAK, 400, go)
     sleep = ["sleep", "600"]
@@ -133,10 +136,9 @@ def test_an_end_that_nobody_saw(tmp_path: Path) -> None:
         others = real.scopes_below(directory.parent)
         script.process.kill()
         script.process.wait(PATIENCE)
+        limit = real.read(directory, "memory.max")
         go.touch()
         emptied = until(lambda: not real.events(directory, "cgroup.events")["populated"])
-        dry = said(command("gc", "--json", "--dry-run"))
-        there = directory.exists()
         swept = said(command("gc", "--json"))
         left = real.scopes_below(directory.parent)
         for process in (script.process, other.process):
@@ -145,9 +147,8 @@ def test_an_end_that_nobody_saw(tmp_path: Path) -> None:
             real.clear(directory.parent, process.pid)
     (line,) = of("killed_1", stats(tmp_path))
 
+    assert limit == str(64 << 20)
     assert emptied
-    assert [found["subprocess_id"] for found in dry[1]["removed"]] == ["killed_1"]
-    assert there
     assert [found["subprocess_id"] for found in swept[1]["removed"]] == ["killed_1"]
     assert not directory.exists()
     # Both have their spares still, too young to be swept, and the living one has its scope.
@@ -160,14 +161,59 @@ def test_an_end_that_nobody_saw(tmp_path: Path) -> None:
     assert line["memory_stats"]["aborted"] is True
 
 
-def test_the_next_supervisor_sweeps(tmp_path: Path) -> None:
-    """A supervisor removes what lies beside its own scopes, and tells its end."""
-    stale = a_stale_scope(real.base(), dead(), 1, tmp_path)
+POINTS = """
+from cgmem.supervising.journal import Journal
+from cgmem_backends.cgroup_scope import CgroupScope
+points = {
+    "before_start": (CgroupScope, "start", False),
+    "after_start": (CgroupScope, "start", True),
+    "before_removal": (CgroupScope, "close", False),
+    "after_end": (Journal, "ended", True),
+}
+def supervise(owner, name, through):
+    original = getattr(owner, name)
+    def killed(*arguments, **options):
+        if through:
+            original(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(owner, name, killed)
+    supervisor = Supervisor({"preflight": False, "log_dir": sys.argv[1], "tick": 3600.0})
+    cgmem.run(["true"], supervisor=supervisor, subprocess_id=point)
+pids = {}
+for point, where in points.items():
+    pids[point] = os.fork()
+    if not pids[point]:
+        supervise(*where)
+        os._exit(0)
+for point, pid in pids.items():
+    say(point=point, pid=pid, signal=os.waitpid(pid, 0)[1])
+"""
+
+
+def test_killed_at_any_point(tmp_path: Path) -> None:
+    """Whatever step a supervisor was killed at, the next removes the scope and one line is there.
+
+    In a stall and in a freeze: test_guard.
+    """
+    base = real.base()
+    with real.Script(POINTS, tmp_path) as script:
+        killed = [script.heard() for _ in range(4)]
+    scopes = [f"cgmem-{one['pid']}-*" for one in killed]
+    before = [len(list(base.glob(name))) for name in scopes]
     with real.supervising(tmp_path, tick=0.1) as supervisor:
-        cgmem.run(["true"], supervisor=supervisor)
-        gone = until(lambda: not stale.exists())
+        cgmem.run(["true"], supervisor=supervisor, subprocess_id="sweeps")
+        gone = until(lambda: not any(list(base.glob(name)) for name in scopes))
+    for one in killed:
+        real.clear(base, one["pid"])
+    unobserved = {
+        one["point"]: [line["cgmem"]["unobserved"] for line in of(one["point"], stats(tmp_path))]
+        for one in killed
+    }
+
+    assert [one["signal"] for one in killed] == [signal.SIGKILL] * 4
+    assert before == [1, 1, 1, 0]
     assert gone
-    assert [line["cgmem"]["unobserved"] for line in of("stale_1", stats(tmp_path))] == [True]
+    assert list(unobserved.values()) == [[True], [True], [True], [False]], unobserved
 
 
 def test_adopting(tmp_path: Path) -> None:

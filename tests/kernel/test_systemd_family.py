@@ -40,6 +40,11 @@ while not guarded() and time.monotonic() < deadline:
 another = supervisor(max="512M")
 second = cgmem.spawn(["sleep", "600"], supervisor=another)
 effective = second.supervision.plan.effective
+try:
+    cgmem.run(["true"], supervisor=another, preflight=True)
+    refused = ""
+except cgmem.InsufficientMemory as error:
+    refused = str(error)
 
 leak = cgmem.spawn([sys.executable, "-I", "-S", "-c", sys.argv[1], "400"], supervisor=supervising)
 outcome = leak.outcome(90)
@@ -48,7 +53,8 @@ say(before=before, after=own(), child=own(child.pid), second=own(second.pid), re
     cause=outcome.cause, cached=outcome.counters_cached, peak=outcome.peak_mb,
     backend=chosen.backend.name, placement=chosen.backend.placement()[0], note=chosen.note,
     guarded=guarded(),
-    above=[effective.effective_max_bytes, effective.effective_max_source], trouble=said)
+    above=[effective.effective_max_bytes, effective.effective_max_source], trouble=said,
+    refused=refused)
 for each in (child, second):
     each.kill()
     each.outcome(90)
@@ -83,6 +89,9 @@ def test_wherever_it_starts(place: str) -> None:
     assert sd.family(found["second"]) == family
     assert found["above"][0] == above_mb << 20
     assert f"{family}" in found["above"][1]
+    no_more = ".service, memory.max 256M, leaves no more"
+    assert found["refused"].endswith(no_more if above_mb == 256 else "")
+    assert bool(found["refused"]) == (above_mb == 256)
     assert found["after"] == (f"{family}/cgmem-supervisor" if moves else found["before"])
     assert (found["placement"] == "trampoline") == (attached or isinstance(load_library(), str))
     assert until(lambda: sd.unit_gone(family))

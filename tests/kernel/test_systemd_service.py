@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -73,10 +74,20 @@ def test_a_scope_that_somebody_stopped_is_asked_for_again() -> None:
 
 
 HIT = """
+unit = own()
+larger = supervisor(max="256M", preflight=True)
+try:
+    cgmem.run(["true"], supervisor=larger)
+    refusal = None
+except cgmem.InsufficientMemory as error:
+    refusal = str(error)
+limits = cgmem.run(["true"], supervisor=larger, preflight=False).limits
+said.clear()
 supervising = supervisor(warning="16M", critical=f"{48 * 2**20 - 4096}B", max="48M")
 chosen = supervising.choice(supervising.settings())
 leak = cgmem.spawn([sys.executable, "-I", "-S", "-c", sys.argv[1], "400"], supervisor=supervising)
-say(backend=chosen.backend.name, trouble=said)
+say(backend=chosen.backend.name, trouble=said, unit=unit, refusal=refusal,
+    above=[limits.effective_max_bytes, limits.effective_max_source])
 leak.wait()
 time.sleep(float(sys.argv[2]))
 say(backend=chosen.backend.name, trouble=said, cause=leak.outcome(60).cause)
@@ -90,15 +101,25 @@ def test_an_undelegated_service_survives() -> None:
     assert found == {"backend": "systemd", "trouble": [], "cause": "hard_limit"}
 
 
-def test_a_delegated_service_with_a_fatal_policy_is_told() -> None:
-    """In its own cgroup the first OOM kill ends it: start-up says so, and what to set."""
-    front = sd.started_by_systemd("Delegate=yes", "OOMPolicy=stop", user=None)
+def test_a_delegated_service_with_a_limit_and_a_fatal_policy() -> None:
+    """In its own cgroup the first OOM kill ends it: start-up says so, and what to set.
+
+    Its MemoryMax= is the effective limit, is named, and decides on starts.
+    """
+    properties = ("Delegate=yes", "OOMPolicy=stop", "MemoryMax=128M")
+    front = sd.started_by_systemd(*properties, user=None)
     script = [*front, "python3", "-c", real.PREAMBLE + sd.HELPERS + HIT, real.LEAK, "60"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     said = done.stdout.splitlines()
 
     assert done.returncode != 0
     assert len(said) == 1, "the supervisor should have been stopped"
-    assert '"backend": "cgroup2"' in said[0]
-    assert "OOMPolicy=stop" in said[0]
-    assert "set OOMPolicy=continue" in said[0]
+    found = json.loads(said[0])
+    service = f"/sys/fs/cgroup{found['unit']}"
+    assert found["backend"] == "cgroup2"
+    assert "OOMPolicy=stop" in found["trouble"][0]
+    assert "set OOMPolicy=continue" in found["trouble"][0]
+    assert found["above"] == [128 * MB, service]
+    assert found["refusal"].endswith(
+        f"(need at least 256MB): {service}, memory.max 128M, leaves no more"
+    )

@@ -10,6 +10,9 @@ import pytest
 from hypothesis import settings
 
 from cgmem.supervising.supervisor import Supervisor
+from tests.helpers.ending import end
+from tests.unit.fake_cgroupfs import FakeCgroupfs
+from tests.unit.fake_systemd import FakeSystemd, a_session, manager_of
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -23,6 +26,17 @@ def how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
         {"backend": "psutil", "log_dir": str(tmp_path / "logs"), "preflight": False}
     )
     yield {"supervisor": supervisor}
-    for supervision in supervisor.live():
-        supervision.kill("abort")
-    supervisor.close()
+    end(supervisor)
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroupfs:
+    """A host where this process is in a login session."""
+    return a_session(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def systemd(session: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSystemd]:
+    """A manager that gives scopes there."""
+    with manager_of(session, monkeypatch) as made:
+        yield made

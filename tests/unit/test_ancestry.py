@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from cgmem.contract import Headroom, LimitAbove
 from cgmem.errors import CgroupError
 from cgmem_backends import ancestry
-from cgmem_backends.ancestry import AncestorLimit, Ancestry, own_headroom
+from cgmem_backends.ancestry import AncestorLimit, Ancestry, headroom, own_headroom
 from tests.helpers.proc import open_descriptors
 from tests.unit.fake_cgroupfs import FakeCgroupfs, install
 
@@ -34,10 +35,16 @@ def of(fake: FakeCgroupfs, path: str) -> Ancestry:
     return Ancestry(fake.at(path), fake.mount)
 
 
-def test_the_smallest_limit(fake: FakeCgroupfs) -> None:
-    """The smallest on the path, the base included, with whose it is."""
-    assert of(fake, "a/b/c").smallest_limit() == AncestorLimit(500000, fake.at("a/b"))
-    assert of(fake, "a").smallest_limit() == AncestorLimit(900000, fake.at("a"))
+def test_the_limits(fake: FakeCgroupfs) -> None:
+    """Each on the path, the base included, with whose it is and what it leaves."""
+    limits = of(fake, "a/b/c").limits()
+
+    assert limits == [
+        AncestorLimit(500000, fake.at("a/b"), 50000),
+        AncestorLimit(900000, fake.at("a"), 800000),
+    ]
+    assert min(limits).directory == fake.at("a/b")
+    assert of(fake, "a").limits() == limits[1:]
 
 
 def test_no_limit_anywhere(fake: FakeCgroupfs) -> None:
@@ -45,9 +52,9 @@ def test_no_limit_anywhere(fake: FakeCgroupfs) -> None:
     fake.put("a", "memory.max", "max\n")
     fake.put("a/b", "memory.max", "max\n")
 
-    assert of(fake, "a/b/c").smallest_limit() is None
-    assert of(fake, "a/b/c").smallest_headroom() is None
-    assert of(fake, "").smallest_limit() is None
+    assert of(fake, "a/b/c").limits() == []
+    assert of(fake, "").limits() == []
+    assert headroom([]) is None
 
 
 def test_limits_are_read_anew(fake: FakeCgroupfs) -> None:
@@ -55,18 +62,27 @@ def test_limits_are_read_anew(fake: FakeCgroupfs) -> None:
     path = of(fake, "a/b/c")
     fake.put("a/b/c", "memory.max", "4096\n")
 
-    assert path.smallest_limit() == AncestorLimit(4096, fake.at("a/b/c"))
+    assert min(path.limits()).max_bytes == 4096
 
 
-def test_the_smallest_headroom(fake: FakeCgroupfs) -> None:
+def test_the_headroom(fake: FakeCgroupfs) -> None:
     """Limit minus usage, not below 0; a usage that can't be read counts as nothing used."""
-    assert of(fake, "a/b/c").smallest_headroom() == AncestorLimit(50000, fake.at("a/b"))
+
+    def left() -> Headroom | None:
+        return headroom(of(fake, "a/b/c").limits())
+
+    middle = LimitAbove(str(fake.at("a/b")), 500000)
+    assert left() == Headroom(50000, middle)
 
     fake.put("a/b", "memory.current", "600000\n")
-    assert of(fake, "a/b/c").smallest_headroom() == AncestorLimit(0, fake.at("a/b"))
+    assert left() == Headroom(0, middle)
 
     fake.put("a/b", "memory.current", None)
-    assert of(fake, "a/b/c").smallest_headroom() == AncestorLimit(500000, fake.at("a/b"))
+    assert left() == Headroom(500000, middle)
+
+    # Not the one with the smallest limit.
+    fake.put("a", "memory.current", "700000\n")
+    assert left() == Headroom(200000, LimitAbove(str(fake.at("a")), 900000))
 
 
 @pytest.mark.parametrize("text", ["", "garbage\n", "-5\n", "4k\n"])
@@ -74,7 +90,7 @@ def test_malformed_limits(fake: FakeCgroupfs, text: str) -> None:
     """What can't be read as a limit limits nothing."""
     fake.put("a/b", "memory.max", text)
 
-    assert of(fake, "a/b/c").smallest_limit() == AncestorLimit(900000, fake.at("a"))
+    assert [limit.directory for limit in of(fake, "a/b/c").limits()] == [fake.at("a")]
 
 
 def test_ooms(fake: FakeCgroupfs) -> None:
@@ -91,7 +107,7 @@ def test_removed_ancestors(fake: FakeCgroupfs) -> None:
     path = of(fake, "a/b/c")
     fake.vanish("a/b")
 
-    assert path.smallest_limit() == AncestorLimit(900000, fake.at("a"))
+    assert [limit.directory for limit in path.limits()] == [fake.at("a")]
     assert list(path.ooms()) == [fake.at("a")]
 
 
@@ -100,9 +116,9 @@ def test_a_base_outside_of_the_mount(fake: FakeCgroupfs, tmp_path: Path) -> None
     (tmp_path / "lone").mkdir()
     (tmp_path / "lone/memory.max").write_text("4096\n")
 
-    assert Ancestry(tmp_path / "lone", fake.mount).smallest_limit() == AncestorLimit(
-        4096, tmp_path / "lone"
-    )
+    assert Ancestry(tmp_path / "lone", fake.mount).limits() == [
+        AncestorLimit(4096, tmp_path / "lone", 4096)
+    ]
 
 
 def test_close_gives_the_descriptors_up(fake: FakeCgroupfs) -> None:
@@ -115,7 +131,7 @@ def test_close_gives_the_descriptors_up(fake: FakeCgroupfs) -> None:
 
     assert len(held) == 9
     assert open_descriptors() == before
-    assert path.smallest_limit() is None
+    assert path.limits() == []
     assert path.ooms() == {}
 
 
@@ -142,7 +158,7 @@ def test_no_descriptor_left(
 
 def test_own_headroom(fake: FakeCgroupfs) -> None:
     """This process's own path, from /proc."""
-    assert own_headroom(fake.proc) == (50000, str(fake.at("a/b")))
+    assert own_headroom(fake.proc) == Headroom(50000, LimitAbove(str(fake.at("a/b")), 500000))
 
 
 def test_own_headroom_without_a_limit(fake: FakeCgroupfs) -> None:
@@ -156,7 +172,7 @@ def test_own_headroom_without_a_limit(fake: FakeCgroupfs) -> None:
 
 def test_the_module_reads_only(fake: FakeCgroupfs) -> None:
     """Nothing is ever written to an ancestor."""
-    of(fake, "a/b/c").smallest_headroom()
+    of(fake, "a/b/c").limits()
     ancestry.own_headroom(fake.proc)
 
     assert fake.written == []

@@ -14,6 +14,8 @@ import pytest
 
 from cgmem.contract import (
     Counters,
+    Headroom,
+    LimitAbove,
     Limits,
     MemoryEvents,
     MemoryStat,
@@ -135,7 +137,7 @@ def test_set_limits(open_one: Open) -> None:
         (kf.MEMORY_SWAP_MAX, b"0"),
         (kf.MEMORY_OOM_GROUP, b"1"),
     ]
-    assert effective == (48 * MB, 64 * MB, 0, 64 * MB, "/job/one", True, False)
+    assert effective == (48 * MB, 64 * MB, 0, 64 * MB, "/job/one", True, False, None)
 
 
 def test_no_limits(open_one: Open) -> None:
@@ -148,14 +150,15 @@ def test_no_limits(open_one: Open) -> None:
         (kf.MEMORY_MAX, b"max"),
         (kf.MEMORY_SWAP_MAX, b"max"),
     ]
-    assert effective == (None, None, None, None, None, False, False)
+    assert effective == (None, None, None, None, None, False, False, None)
 
 
 @pytest.mark.parametrize(("above", "smallest"), [(32, 32), (96, 64)])
 def test_the_effective_limit(open_one: Open, above: int, smallest: int) -> None:
-    """The smaller of the own and the smallest above, with whose it is."""
+    """The smaller of the own and the smallest above, with whose it is, and what that leaves."""
     one = open_one()
     one.fake.put("job", kf.MEMORY_MAX, f"{above * MB}\n")
+    one.fake.put("job", kf.MEMORY_CURRENT, f"{30 * MB}\n")
     effective = one.scope.set_limits(Limits(max_bytes=64 * MB))
 
     assert effective.max_bytes == 64 * MB
@@ -163,6 +166,8 @@ def test_the_effective_limit(open_one: Open, above: int, smallest: int) -> None:
     assert effective.effective_max_source == (
         str(one.fake.at("job")) if above == smallest else "/job/one"
     )
+    job = LimitAbove(str(one.fake.at("job")), above * MB)
+    assert effective.headroom == Headroom((above - 30) * MB, job)
     assert effective.enforced
 
 
@@ -418,11 +423,12 @@ def test_counters_after_a_kill(open_one: Open) -> None:
     one.put(kf.MEMORY_EVENTS, KILLED)
     one.put(kf.MEMORY_EVENTS_LOCAL, "low 0\noom 0\n")
     one.fake.put("job", kf.MEMORY_EVENTS_LOCAL, "oom 2\n")
+    one.fake.put("job", kf.MEMORY_MAX, f"{96 * MB}\n")
     counters = one.scope.counters()
 
     assert counters.events == AFTER_A_KILL
     assert counters.local_events == MemoryEvents(oom=0)
-    assert counters.ancestors_with_oom == (str(one.fake.at("job")),)
+    assert counters.ancestors_with_oom == (LimitAbove(str(one.fake.at("job")), 96 * MB),)
 
 
 def test_an_ancestors_earlier_oom_is_not_ours(open_one: Open, tmp_path: Path) -> None:

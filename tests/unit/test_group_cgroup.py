@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cgmem.contract import MB, EffectiveLimits, Group, Limits, ScopeRecord
+from cgmem.contract import MB, EffectiveLimits, Group, Headroom, LimitAbove, Limits, ScopeRecord
 from cgmem.errors import BackendUnavailable, ConfigurationError
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.remains import YOUNG_SECONDS
@@ -67,6 +67,17 @@ def test_a_scope_lies_in_its_group(fake: FakeCgroupfs, make: Make) -> None:
     assert effective.max_bytes == 128 * MB
     assert effective.effective_max_bytes == 64 * MB
     assert effective.effective_max_source == "group build"
+
+
+def test_what_a_group_has_left(fake: FakeCgroupfs, make: Make) -> None:
+    """It is read whenever a scope opens, also where the own limit is the smaller one."""
+    backend = make()
+    opened(backend)
+    fake.put(GROUP, "memory.current", f"{40 * MB}\n")
+    effective = opened(backend)
+
+    assert effective.headroom == Headroom(24 * MB, LimitAbove("group build", 64 * MB))
+    assert effective.effective_max_bytes == LIMITS.max_bytes
 
 
 def test_several_share_it(fake: FakeCgroupfs, make: Make) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.contract import SystemMemory
+from cgmem.contract import Headroom, LimitAbove, SystemMemory
 from cgmem_backends import host_memory
 from cgmem_backends.host_memory import memory_from_meminfo, parse_meminfo, read_system_memory
 
@@ -107,9 +107,9 @@ def test_without_proc_the_c_library_answers(monkeypatch: pytest.MonkeyPatch) -> 
     assert 0 < found.available_bytes <= found.total_bytes
 
 
-def test_headroom_is_carried_and_never_negative() -> None:
-    """What the own cgroup has left stands beside the host's numbers, with its source."""
-    assert read_system_memory(lambda: None).headroom_bytes is None
-    some = read_system_memory(lambda: (5 << 20, "/docker/1"))
-    assert (some.headroom_bytes, some.headroom_source) == (5 << 20, "/docker/1")
-    assert read_system_memory(lambda: (-1, "/a")).headroom_bytes == 0
+def test_headroom_is_carried() -> None:
+    """What the own cgroup has left stands beside the host's numbers, with whose limit it is."""
+    left = Headroom(5 << 20, LimitAbove("/docker/1", 64 << 20))
+
+    assert read_system_memory(lambda: None).headroom is None
+    assert read_system_memory(lambda: left).headroom == left

@@ -53,6 +53,19 @@ def test_somebody_elses_project_is_passed_over(tmp_path: Path) -> None:
     assert resolve_log_dir(None, environ={}, cwd=mine) == mine / DEFAULT
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a link away needs root")
+def test_somebody_elses_link_is_passed_over(tmp_path: Path) -> None:
+    """Nor does a link of another user's lead our logs into a directory of our own."""
+    own, mine, shared = tmp_path / "own", tmp_path / "shared" / "mine", tmp_path / "shared"
+    for path in (own, mine):
+        path.mkdir(parents=True)
+    (shared / ".claude-pm").symlink_to(own)
+
+    assert resolve_log_dir(None, environ={}, cwd=mine) == shared / DEFAULT
+    os.lchown(shared / ".claude-pm", 54321, 54321)
+    assert resolve_log_dir(None, environ={}, cwd=mine) == mine / DEFAULT
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory away needs root")
 def test_root_logs_to_the_project_of_its_owner(tmp_path: Path) -> None:
     """In a user's own project root uses the project's logs."""

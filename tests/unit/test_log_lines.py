@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.contract import MB, Alert, MemoryStat, ProcessMemory, Snapshot, SystemMemory
+from cgmem.contract import (
+    MB,
+    Alert,
+    Headroom,
+    LimitAbove,
+    MemoryStat,
+    ProcessMemory,
+    Snapshot,
+    SystemMemory,
+)
 from cgmem.logs.lines import (
     alert_line,
     local_timestamp,
@@ -23,6 +32,8 @@ from cgmem.logs.lines import (
     system_memory_mb,
     utc_time,
 )
+
+DOCKER = Headroom(512 * MB, LimitAbove("/docker", 1024 * MB))
 
 # Spec, "Alert Log Format" and "Subprocess Statistics Format", letter by letter.
 SPEC_ALERT = """{
@@ -85,7 +96,7 @@ def test_alert_is_the_specs_example() -> None:
         alert,
         now=at("2025-07-20T10:30:45.123456"),
         subprocess_id="engineer_abc123",
-        system_memory=SPEC_MEMORY._replace(headroom_bytes=512 * MB, headroom_source="/docker"),
+        system_memory=SPEC_MEMORY._replace(headroom=DOCKER),
         backend="cgroup2",
         extra={"level": "WARNING"},
     )

@@ -44,7 +44,7 @@ def an_outcome(**changes: Any) -> Outcome:
         leftovers=(18,),
         kept=False,
         metric="cgroup",
-        system_memory=SystemMemory(100 * MB, 40 * MB, 7 * MB, "/a"),
+        system_memory=SystemMemory(100 * MB, 40 * MB),
         log_dir="/logs",
         sigkill_needed=False,
     )

@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.contract import MB, SystemMemory
+from cgmem.contract import MB, Headroom, LimitAbove, SystemMemory
 from cgmem.judging.preflight import available_bytes, can_create, needed_bytes
+
+BUILD = LimitAbove("group build", 6144 * MB)
 
 
 def memory(available: float, headroom: float | None = None) -> SystemMemory:
     """A 16 GB machine; sizes in MB."""
-    left = None if headroom is None else int(headroom * MB)
-    return SystemMemory(16384 * MB, int(available * MB), left, None if left is None else "/a")
+    left = None if headroom is None else Headroom(int(headroom * MB), BUILD)
+    return SystemMemory(16384 * MB, int(available * MB), left)
 
 
 @pytest.mark.parametrize(
@@ -33,13 +35,20 @@ def test_bounds_and_messages(available: float, answer: tuple[bool, str]) -> None
 
 
 def test_headroom_decides_where_it_is_smaller() -> None:
-    """Inside a container its own limit counts, not the host's memory; below 0 it is 0."""
+    """Below a limit that counts, not the host's memory; a refusal says whose it is and how large.
+
+    Where the host has less, nobody's limit is named.
+    """
     assert available_bytes(memory(8000, 300)) == 300 * MB
     assert available_bytes(memory(300, 8000)) == 300 * MB
-    assert available_bytes(memory(300, -5)) == 0
     assert can_create(memory(8000, 300.5)) == (
         False,
-        "Insufficient memory: only 300.5MB available (need at least 1GB)",
+        "Insufficient memory: only 300.5MB available (need at least 1GB):"
+        " group build, memory.max 6G, leaves no more",
+    )
+    assert can_create(memory(300, 400)) == (
+        False,
+        "Insufficient memory: only 300.0MB available (need at least 1GB)",
     )
 
 
@@ -67,7 +76,7 @@ def test_a_small_hard_limit_needs_no_more_than_itself(
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.none() | st.integers(0, 1 << 40))
 def test_more_memory_turns_no_yes_into_a_no(less: int, more: int, headroom: int | None) -> None:
     """The answer is monotonic in the available memory."""
-    low, high = sorted((less, more))
-    answers = [can_create(SystemMemory(1 << 41, size, headroom, "/a"))[0] for size in (low, high)]
+    left = None if headroom is None else Headroom(headroom, BUILD)
+    answers = [can_create(SystemMemory(1 << 41, size, left))[0] for size in sorted((less, more))]
 
     assert answers != [True, False]

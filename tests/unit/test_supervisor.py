@@ -25,7 +25,9 @@ from cgmem.contract import (
     Cause,
     EffectiveLimits,
     Group,
+    Headroom,
     Leave,
+    LimitAbove,
     Limits,
     SystemMemory,
 )
@@ -94,7 +96,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
 
 def start(supervisor: Supervisor, args: Any = ("true",), **how: Any) -> MonitoredProcess:
     """Spawn with the supervisor's own settings; `how` are `spawn`'s options, or settings."""
-    known = {"subprocess_id", "agent_type", "hooks"}
+    known = {"subprocess_id", "agent_type", "hooks", "must_fit"}
     settings = supervisor.settings({key: how[key] for key in how if key not in known})
     options = {key: how[key] for key in how if key in known}
     return supervisor.spawn(args, {}, settings=settings, **options)
@@ -369,6 +371,43 @@ def test_little_memory(
         scope.end(0)
     assert process.supervision.settle()
     supervisor.close()
+
+
+def test_little_left_of_a_limit_above(
+    tmp_path: Path, told: list[str], backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a group or another cgroup above has left is judged like the machine's memory, once."""
+    build = Headroom(200 * MB, LimitAbove("group build", 6144 * MB))
+    backend.effective = lambda limits: taken(limits)._replace(headroom=build)
+    monkeypatch.setattr(selector, "system_memory", lambda: SystemMemory(8192 * MB, 4096 * MB))
+    supervisor = Supervisor({"log_dir": str(tmp_path), "max": "512M"}, warn=told.append)
+    message = (
+        "Insufficient memory: only 200.0MB available (need at least 512MB):"
+        " group build, memory.max 6G, leaves no more"
+    )
+    with pytest.raises(InsufficientMemory) as caught:
+        start(supervisor, enforcement="required")
+    with pytest.raises(InsufficientMemory):
+        start(supervisor, must_fit=True)
+    refused = list(backend.opened)
+
+    assert str(caught.value) == message
+    assert [scope.detached for scope in refused] == [1, 1]
+    assert [scope.asked("start") for scope in refused] == [[], []]
+    assert told == []
+
+    start(supervisor)
+    assert told == [message]
+    start(supervisor, max="200M")
+    start(supervisor, preflight=False)
+    monkeypatch.setattr(selector, "system_memory", lambda: SystemMemory(8192 * MB, 100 * MB))
+    later = Supervisor({"log_dir": str(tmp_path), "max": "512M"}, warn=told.append)
+    start(later)
+    assert told[1:] == ["Insufficient memory: only 100.0MB available (need at least 512MB)"]
+    for scope in backend.opened[2:]:
+        scope.end(0)
+    supervisor.close()
+    later.close()
 
 
 # --- logs, hooks

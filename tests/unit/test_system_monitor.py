@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.contract import MB, SystemMemory
+from cgmem.contract import MB, Headroom, LimitAbove, SystemMemory
 from cgmem.errors import ScopeVanished
 from cgmem.system_monitor import MemoryMonitor, WriterLock, level_of, settled_level
 
@@ -30,8 +31,10 @@ class Machine:
         """Answer as a reader of the machine's memory."""
         if self.failure is not None:
             raise self.failure
-        left = None if self.headroom is None else int(self.headroom * MB)
-        return SystemMemory(16384 * MB, int(self.available * MB), left, "/a" if left else None)
+        left = None
+        if self.headroom is not None:
+            left = Headroom(int(self.headroom * MB), LimitAbove("/a", 512 * MB))
+        return SystemMemory(16384 * MB, int(self.available * MB), left)
 
 
 class Log:
@@ -244,8 +247,26 @@ def test_without_a_lock_file_everybody_writes(tmp_path: Path) -> None:
 
 
 def test_a_planted_symlink_is_not_opened(tmp_path: Path) -> None:
-    """The lock file is never opened through a symbolic link."""
+    """The lock file is never opened through a symbolic link, be it that of its directory."""
     (tmp_path / "lock").symlink_to(tmp_path / "target")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "own")
 
     assert WriterLock(tmp_path / "lock").held()
     assert not (tmp_path / "target").exists()
+    assert WriterLock(tmp_path / "run" / "lock").held()
+    assert not list((tmp_path / "own").iterdir())
+
+
+def test_a_directory_of_others_takes_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that others may write to, or that is another user's, is not for our file."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "run").mkdir(mode=0o700)
+
+    assert WriterLock(tmp_path / "open" / "lock").held()
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    assert WriterLock(tmp_path / "run" / "lock").held()
+    assert not [*(tmp_path / "open").iterdir(), *(tmp_path / "run").iterdir()]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,34 +15,21 @@ from cgmem_backends.subtree import SUPERVISOR_LEAF, Host
 from cgmem_backends.systemd_bus import BusError
 from cgmem_backends.systemd_group import GroupScope
 from tests.unit.fake_cgroupfs import FakeCgroupfs
-from tests.unit.fake_systemd import SESSION, FakeSystemd, a_session, manager_of
+from tests.unit.fake_systemd import SESSION, FakeSystemd
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
 
 UNIT = "cgmem-group-build.scope"
 
 
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroupfs:
-    """A host where this process is in a login session."""
-    return a_session(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def systemd(fake: FakeCgroupfs, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSystemd]:
-    """A manager that gives scopes."""
-    with manager_of(fake, monkeypatch) as made:
-        yield made
-
-
 def source(
-    fake: FakeCgroupfs, size: int | None = 64 * MB, *, allow_move: bool = True
+    session: FakeCgroupfs, size: int | None = 64 * MB, *, allow_move: bool = True
 ) -> GroupScope:
     """Return the group as a source on this host."""
     return GroupScope(
         Leave(allow_move),
         Group("build", size),
-        lambda: Host(find_hierarchy(fake.proc), fake.proc, True, 1000, fake.mkdir),
+        lambda: Host(find_hierarchy(session.proc), session.proc, True, 1000, session.mkdir),
     )
 
 
@@ -54,9 +39,9 @@ def as_another_process(systemd: FakeSystemd) -> None:
     systemd_family._state.groups.clear()
 
 
-def test_the_first_starts_it(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+def test_the_first_starts_it(session: FakeCgroupfs, systemd: FakeSystemd) -> None:
     """Its own family scope takes this process, the group's one that does nothing."""
-    base, _, attach = source(fake).claim()
+    base, _, attach = source(session).claim()
 
     family, group = systemd.started
     assert family[1] == os.getpid()
@@ -68,33 +53,33 @@ def test_the_first_starts_it(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
     assert attach is None
 
 
-def test_who_stays_has_systemd_place(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+def test_who_stays_has_systemd_place(session: FakeCgroupfs, systemd: FakeSystemd) -> None:
     """A process that must not move asks for no scope of its own, and may not enter this one."""
-    subtree = source(fake, allow_move=False).claim()
+    subtree = source(session, allow_move=False).claim()
 
     assert [unit for unit, _, _ in systemd.started] == [UNIT]
-    assert find_hierarchy(fake.proc).own == fake.at(SESSION)
+    assert find_hierarchy(session.proc).own == session.at(SESSION)
     assert subtree.attach is not None
 
 
-def test_it_is_claimed_once_a_process(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+def test_it_is_claimed_once_a_process(session: FakeCgroupfs, systemd: FakeSystemd) -> None:
     """By whichever backend object; another budget is set on it."""
-    first = source(fake).claim()
+    first = source(session).claim()
 
-    assert source(fake, None).claim() == first
-    assert source(fake, 96 * MB).claim() == first
+    assert source(session, None).claim() == first
+    assert source(session, 96 * MB).claim() == first
     assert len(systemd.started) == 2
     assert systemd.limited == [(UNIT, 96 * MB)]
 
 
 @pytest.mark.parametrize("size", [None, 64 * MB])
 def test_another_supervisor_enters_it(
-    fake: FakeCgroupfs, systemd: FakeSystemd, size: int | None
+    session: FakeCgroupfs, systemd: FakeSystemd, size: int | None
 ) -> None:
     """With a process of its own, so that it stays as long as either needs it."""
-    source(fake).claim()
+    source(session).claim()
     as_another_process(systemd)
-    base = source(fake, size).claim().base
+    base = source(session, size).claim().base
 
     assert base == systemd.where(UNIT)
     assert len(systemd.started) == 2
@@ -104,36 +89,36 @@ def test_another_supervisor_enters_it(
     assert systemd.limited == []
 
 
-def test_nothing_to_join(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+def test_nothing_to_join(session: FakeCgroupfs, systemd: FakeSystemd) -> None:
     """Who gives no budget where there is no group is told who gives one."""
     with pytest.raises(ConfigurationError, match="group build has no budget here yet"):
-        source(fake, None).claim()
+        source(session, None).claim()
 
     assert systemd_family._state.groups == {}
 
 
-def test_a_limit_goes_along(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+def test_a_limit_goes_along(session: FakeCgroupfs, systemd: FakeSystemd) -> None:
     """What holds where this process is holds for its group too."""
-    fake.put(SESSION, "memory.max", f"{32 * MB}\n")
-    source(fake, allow_move=False).claim()
+    session.put(SESSION, "memory.max", f"{32 * MB}\n")
+    source(session, allow_move=False).claim()
 
     assert systemd.started[0][2] == 32 * MB
     assert systemd.limited == []
 
 
-def test_one_that_was_stopped_is_started_again(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+def test_one_that_was_stopped_is_started_again(session: FakeCgroupfs, systemd: FakeSystemd) -> None:
     """By the same source, with the budget that it knew."""
-    group = source(fake)
+    group = source(session)
     base = group.claim().base
-    fake.vanish(str(base.relative_to(fake.mount)))
+    session.vanish(str(base.relative_to(session.mount)))
 
     assert group.claim().base == base
     assert [unit for unit, _, _ in systemd.started].count(UNIT) == 2
 
 
-def test_releasing_lets_the_holder_go(fake: FakeCgroupfs, systemd: FakeSystemd) -> None:
+def test_releasing_lets_the_holder_go(session: FakeCgroupfs, systemd: FakeSystemd) -> None:
     """systemd removes a scope with its last process."""
-    group = source(fake)
+    group = source(session)
     group.claim()
     holder = systemd_family._state.groups["build"].holder
     assert holder is not None
@@ -144,24 +129,24 @@ def test_releasing_lets_the_holder_go(fake: FakeCgroupfs, systemd: FakeSystemd) 
 
 
 def test_inside_another_family_scope_it_is_a_cgroup_there(
-    fake: FakeCgroupfs, systemd: FakeSystemd
+    session: FakeCgroupfs, systemd: FakeSystemd
 ) -> None:
     """Below an earlier cgmem, a group stays below its budget."""
-    source(fake).claim()
+    source(session).claim()
     family = systemd.started[0][0]
     systemd_family._state.family = None  # as a process that knows nothing of it
     as_another_process(systemd)
-    base = source(fake).claim().base
+    base = source(session).claim().base
 
     assert base == systemd.where(family) / "cgmem-group-build"
     assert len(systemd.started) == 2
 
 
 def test_a_leaf_that_never_comes(
-    fake: FakeCgroupfs, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+    session: FakeCgroupfs, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scope of that name that can't be entered is given up, with systemd's own word."""
-    source(fake).claim()
+    source(session).claim()
     as_another_process(systemd)
 
     def refuse(*_: object) -> None:
@@ -170,4 +155,4 @@ def test_a_leaf_that_never_comes(
     monkeypatch.setattr(systemd_group, "enter_scope", refuse)
     monkeypatch.setattr(systemd_group, "PATIENCE", 0.1)
     with pytest.raises(BackendUnavailable, match="No such file or directory"):
-        source(fake).claim()
+        source(session).claim()

@@ -15,13 +15,23 @@ from typing import Any
 import pytest
 
 from cgmem import selector
-from cgmem.contract import MB, SystemMemory
+from cgmem.contract import (
+    MB,
+    EffectiveLimits,
+    Headroom,
+    LimitAbove,
+    Limits,
+    Scope,
+    ScopeRecord,
+    SystemMemory,
+)
 from cgmem.errors import ConfigurationError, UnknownIdError
 from cgmem.monitoring import MemoryThresholds, SubprocessMemoryMonitor
 from cgmem.supervising.outcome import Outcome
 from cgmem.supervising.supervisor import Supervisor
 from cgmem.task_tool import TaskToolConfiguration, TaskToolHelper
 from cgmem.tasks import agent_book
+from cgmem_backends.psutil_backend import PsutilBackend
 from tests.helpers.waiting import PATIENCE, until
 
 FOR_EVER = ["sleep", "3600"]
@@ -201,6 +211,29 @@ def test_too_little_memory(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result["error"] == "Insufficient memory: only 512.2MB available (need at least 1GB)"
     assert result["subprocess_id"] is None
     assert result["pid"] is None
+    assert helper.get_subprocess_status() == {}
+
+
+def test_a_group_without_room(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The helper refuses for a limit above the agent too, though nothing says `required`."""
+    opened = PsutilBackend.open_scope
+
+    def crowded(
+        self: PsutilBackend, record: ScopeRecord, limits: Limits
+    ) -> tuple[Scope, EffectiveLimits]:
+        scope, effective = opened(self, record, limits)
+        left = Headroom(16 * MB, LimitAbove("group build", 512 * MB))
+        return scope, effective._replace(headroom=left)
+
+    monkeypatch.setattr(PsutilBackend, "open_scope", crowded)
+    helper = make(command=FOR_EVER, memory_max_mb=64)
+    result = helper.create_agent_subprocess("qa", "Wait")
+
+    assert result["success"] is False
+    assert result["error"] == (
+        "Insufficient memory: only 16.0MB available (need at least 64MB):"
+        " group build, memory.max 512M, leaves no more"
+    )
     assert helper.get_subprocess_status() == {}
 
 

@@ -13,7 +13,7 @@ from cgmem.contract import (
     MB,
     Cause,
     Counters,
-    EffectiveLimits,
+    LimitAbove,
     Limits,
     MemoryEvents,
     SystemMemory,
@@ -120,14 +120,13 @@ def test_an_adopted_scopes_earlier_kill_is_not_this_end() -> None:
 
 
 def test_parent_limit_names_the_ancestor() -> None:
-    """A kill for an ancestor's limit says whose."""
-    above = Counters(KILLED, NOTHING, ("/user.slice", "/user.slice/x"))
-    held = EffectiveLimits(None, 400 * MB, 0, 128 * MB, "/user.slice/x", enforced=True)
-    found = verdict(ended(-9, above, effective=held, **WHEN))
+    """A kill for an ancestor's limit says whose, and how large it is, whatever the own one."""
+    above = LimitAbove("/user.slice", None), LimitAbove("group build", 128 * MB)
+    found = verdict(ended(-9, Counters(KILLED, NOTHING, above), **WHEN))
 
     assert found.cause == "parent_limit"
     assert found.message == (
-        "parent limit: the limit of /user.slice, /user.slice/x, memory.max 128M, was reached and"
+        "parent limit: the limit of /user.slice and group build, memory.max 128M, was reached and"
         f" the kernel killed it {AT} (peak 400.0 MB, own limit 400M). All that runs under that"
         " limit shares it: raise it, run less at a time, or set --max below what it leaves."
     )
@@ -164,7 +163,8 @@ def test_a_nested_budgets_kill_is_not_ours() -> None:
 
 def test_an_ancestors_kill_wins_over_a_nested_one() -> None:
     """With a nested OOM and an ancestor's, the main process's SIGKILL is the ancestor's."""
-    assert verdict(ended(-9, Counters(OOM, NOTHING, ("/a",)))).cause == "parent_limit"
+    above = (LimitAbove("/a", MB),)
+    assert verdict(ended(-9, Counters(OOM, NOTHING, above))).cause == "parent_limit"
 
 
 @pytest.mark.parametrize("returncode", [0, 1, 137])
@@ -339,7 +339,6 @@ ends = st.builds(
     st.none() | st.floats(0, 1e8),
     st.sampled_from([0.0, START]),
     st.none() | st.floats(0, 1e8),
-    st.just(EffectiveLimits(None, None, None, MB, "/a", enforced=True)) | st.none(),
     st.builds(SystemMemory, st.integers(0, 1 << 50), st.integers(0, 1 << 50)),
 )
 

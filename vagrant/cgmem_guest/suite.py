@@ -36,7 +36,14 @@ WITHOUT_THE_SLOWEST = (
     *KERNEL_AND_CONTRACT,
     *(
         f"--ignore=tests/kernel/test_{name}.py"
-        for name in ("systemd_family", "false_alarms", "remains", "trace", "cgroup2_orders")
+        for name in (
+            "systemd_family",
+            "false_alarms",
+            "remains",
+            "trace",
+            "cgroup2_orders",
+            "nested",
+        )
     ),
 )
 #: What swap, huge pages or PSI can make a difference to.
