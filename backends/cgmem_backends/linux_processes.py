@@ -125,15 +125,29 @@ class LinuxProcesses:
         paths: dict[str, Identity] = {}
         marks: dict[Identity, tuple[str, ...]] = {}
         for process in candidates:
-            if process.ended or not self._may_read(process.pid):
+            if process.ended or process.of_kernel or not self._may_read(process.pid):
                 marks[process.identity] = ()
             else:
                 paths[f"{self._proc}/{process.pid}/environ"] = process.identity
-        for path, content in self._reader.read(paths).items():
-            # Empty: exec is not through yet (or `env -i`), so it is asked for again.
-            if content != b"":
-                marks[paths[path]] = parse_mark(content) if content is not None else ()
+        found = self._reader.read(paths)
+        empty = [path for path, content in found.items() if content == b""]
+        through = self._without_environment(empty) if empty else ()
+        for path, content in found.items():
+            if content:
+                marks[paths[path]] = parse_mark(content)
+            elif content is None or path in through:
+                marks[paths[path]] = ()
         return marks
+
+    def _without_environment(self, paths: Sequence[str]) -> set[str]:
+        """Those that are through with exec: `env -i`. Not yet through, neither is there.
+
+        exec fills in the command line first (fs/binfmt_elf.c), so the environment is read again.
+        """
+        commands = {path.replace("/environ", "/cmdline"): path for path in paths}
+        executed = [commands[path] for path, text in self._reader.read(commands).items() if text]
+        again = self._reader.read(executed) if executed else {}
+        return {path for path, content in again.items() if content == b""}
 
     def _may_read(self, pid: int) -> bool:
         euid = os.geteuid()

@@ -53,6 +53,11 @@ class Process(NamedTuple):
         return Identity(self.pid, self.start)
 
     @property
+    def of_kernel(self) -> bool:
+        """A kernel thread of Linux, a child of kthreadd."""
+        return self.session == 0 and self.ppid == 2
+
+    @property
     def stopped(self) -> bool:
         """Stopped by a signal (T) or by a tracer (t)."""
         return self.state in ("T", "t")
@@ -107,8 +112,12 @@ class Scan:
         at: float,
         processes: Iterable[Process],
         marks: Mapping[Identity, tuple[str, ...]],
+        *,
+        unread: bool = False,
     ) -> None:
         self.at = at
+        self.unread = unread
+        """Some environment could not be read yet: an exec was under way."""
         self.by_pid = {process.pid: process for process in processes}
         self.children: dict[int, list[Process]] = defaultdict(list)
         self.sessions: dict[int, list[Process]] = defaultdict(list)
@@ -194,6 +203,7 @@ class ProcessTable:
         processes = list(self.source.processes())
         identities = {process.identity for process in processes}
         self._marks = {key: value for key, value in self._marks.items() if key in identities}
+        unread = False
         if self._marks_since is not None:
             unknown = [
                 process
@@ -201,8 +211,10 @@ class ProcessTable:
                 if process.start >= self._marks_since and process.identity not in self._marks
             ]
             if unknown:
-                self._marks.update(self.source.marks(unknown))
-        return Scan(now, processes, self._marks)
+                read = self.source.marks(unknown)
+                unread = len(read) < len(unknown)
+                self._marks.update(read)
+        return Scan(now, processes, self._marks, unread=unread)
 
 
 class ProcessTree:
@@ -231,6 +243,10 @@ class ProcessTree:
         """Find by the mark what started at `start` or later."""
         if self._token is not None:
             self._table.look_for_marks_since(start)
+
+    def undecided(self) -> bool:
+        """Whether one more may belong to it than `processes` has just said."""
+        return self._token is not None and self._table.scan(self._not_before).unread
 
     def processes(self, *, fresh: bool = False) -> list[Process]:
         """Every process inside that has not ended; `fresh`: as of now, not of this tick."""

@@ -25,6 +25,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+UNDECIDED_SECONDS = 1.0
+"""How long the end of a scope waits for an environment that can't be read yet."""
+
 
 def marked_environment(env: Mapping[Any, Any] | None, token: str) -> dict[Any, Any]:
     """The child's environment with the scope's token behind those of the scopes around it."""
@@ -60,6 +63,7 @@ class PsutilScope:
         self._members: Sequence[Process] = ()
         self._last_seen: tuple[object, ...] | None = None
         self._closed = False
+        self._undecided_since: float | None = None
         self._saved: Callable[[ScopeRecord], None] | None = None
         self.record_problem: str | None = None
         """Why other processes can't see this scope; None when they can."""
@@ -214,7 +218,7 @@ class PsutilScope:
         """Remove the record once no process is left; True then."""
         if self._closed:
             return True
-        if self.pids():
+        if self.pids() or self._one_may_be_missing():
             return False
         self._closed = True
         try:
@@ -223,6 +227,15 @@ class PsutilScope:
             # A record without living processes is passed over by its readers, and removed later.
             self.record_problem = f"its record stays behind: {error}"
         return True
+
+    def _one_may_be_missing(self) -> bool:
+        """A child that its parent did not wait for may be in its exec, where it has no mark."""
+        if not self._tree.undecided():
+            return False
+        now = self._table.clock()
+        if self._undecided_since is None:
+            self._undecided_since = now
+        return now - self._undecided_since < UNDECIDED_SECONDS
 
     def sweep(self) -> bool:
         """Remove the file; unlink(2) decides which of several callers did it."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import cgmem
@@ -27,6 +28,7 @@ from cgmem.monitoring import (
     get_subprocess_memory_monitor,
 )
 from cgmem.supervising.supervisor import Supervisor
+from tests.helpers.waiting import until
 from tests.unit.fakes import FakeBackend, FakeClock, FakeScope, a_record
 
 PATIENCE = 30.0
@@ -70,6 +72,8 @@ def monitor(supervisor: Supervisor) -> SubprocessMemoryMonitor:
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """A process that cgmem did not start."""
     with subprocess.Popen(FOR_EVER) as process:
+        # Right after exec Linux may tell an RSS of 0: it counts in batches, for each processor.
+        assert until(lambda: psutil.Process(process.pid).memory_info().rss > 0)
         yield process
         process.kill()
 
@@ -138,7 +142,7 @@ def test_a_monitored_process(monitor: SubprocessMemoryMonitor, supervisor: Super
     monitor.start_monitoring("one", process)
     monitor.start_monitoring("two", {"process": process})
 
-    assert monitor.check_memory("one")[0] > 0
+    assert until(lambda: monitor.check_memory("one")[0] > 0)  # see `sleeper`
     assert monitor.check_memory("two")[1] == "OK"
     process.kill()
     process.outcome(PATIENCE)
@@ -149,7 +153,7 @@ def test_a_monitored_process(monitor: SubprocessMemoryMonitor, supervisor: Super
 def test_our_own_by_id_and_pid(monitor: SubprocessMemoryMonitor, supervisor: Supervisor) -> None:
     """What cgmem.spawn started is known by its id, with its pid or without."""
     process = cgmem.spawn(FOR_EVER, supervisor=supervisor, subprocess_id="one")
-    assert monitor.check_memory("one")[0] > 0
+    assert until(lambda: monitor.check_memory("one")[0] > 0)  # see `sleeper`
     monitor.start_monitoring("one", {"pid": process.pid})
     assert monitor.check_memory("one")[0] > 0
     assert len(supervisor.live()) == 1

@@ -29,9 +29,10 @@ from cgmem.errors import CgmemError, CgroupError, ScopeVanished
 from cgmem_backends.process_signals import Signaller
 from cgmem_backends.process_tree import Identity, Measurement, Process
 from cgmem_backends.psutil_backend import PsutilBackend, host_processes
-from cgmem_backends.psutil_scope import marked_environment
+from cgmem_backends.psutil_scope import UNDECIDED_SECONDS, marked_environment
 from cgmem_backends.run_directory import RunDirectory
 from tests.helpers.waiting import PATIENCE, until
+from tests.unit.fakes import FakeClock
 
 HOG = str(Path(__file__).parents[1] / "helpers" / "hog.py")
 NO_LIMITS = Limits()
@@ -398,6 +399,7 @@ class FakeTable:
     def __init__(self, *processes: Process, table: str = "here") -> None:
         self.by_pid = {process.pid: process for process in processes}
         self.tokens: dict[int, tuple[str, ...]] = {}
+        self.in_exec: set[int] = set()
         self.owners: dict[int, int] = {}
         self.table = table
 
@@ -419,7 +421,11 @@ class FakeTable:
 
     def marks(self, candidates: Sequence[Process]) -> Mapping[Identity, tuple[str, ...]]:
         """What the test says."""
-        return {process.identity: self.tokens.get(process.pid, ()) for process in candidates}
+        return {
+            process.identity: self.tokens.get(process.pid, ())
+            for process in candidates
+            if process.pid not in self.in_exec
+        }
 
     def measure(self, members: Sequence[Process], detail_above: int | None) -> Measurement:
         """RSS."""
@@ -459,6 +465,38 @@ def with_record(
 def with_record_left(path: Path, source: FakeTable) -> PsutilBackend:
     """A backend on a fake table that finds what is there."""
     return PsutilBackend(source=source, directories=lambda: [path])
+
+
+def orphaned(tmp_path: Path) -> tuple[FakeTable, FakeClock, Scope]:
+    """A scope whose root has just ended, while a child that it left was in its exec."""
+    source, clock = FakeTable(ROOT), FakeClock()
+    with_record(tmp_path / "r", source)
+    backend = PsutilBackend(source=source, clock=clock, directories=lambda: [tmp_path / "r"])
+    (scope,) = backend.list_scopes()
+    source.by_pid = {101: Process(101, 1, 1, "R", 8)}
+    source.in_exec = {101}
+    clock.now += 1.0
+    return source, clock, scope
+
+
+def test_an_exec_under_way_keeps_a_scope_open(tmp_path: Path) -> None:
+    """A process that has no environment yet may be a member: close waits, and then it is found."""
+    source, clock, scope = orphaned(tmp_path)
+
+    assert not scope.close()
+    source.in_exec, source.tokens = set(), {101: (TOKEN,)}
+    clock.now += 0.02
+    assert scope.pids() == [101]
+    assert not scope.close()
+
+
+def test_an_exec_that_never_ends_is_not_waited_for(tmp_path: Path) -> None:
+    """An environment that can't be read for a second keeps no scope from being closed."""
+    _, clock, scope = orphaned(tmp_path)
+
+    assert not scope.close()
+    clock.now += UNDECIDED_SECONDS
+    assert scope.close()
 
 
 def test_a_record_of_a_reused_pid_is_no_scope(tmp_path: Path) -> None:

@@ -188,14 +188,18 @@ def test_scan_skips_what_is_no_process_or_just_ended(proc: FakeProc) -> None:
 
 
 def test_marks_of_processes(proc: FakeProc) -> None:
-    """A mark is read; an empty environment (exec under way) is left to be asked for again."""
+    """A mark is read; where exec is under way (nothing is there) it is to be asked for again."""
     proc.add(7, stat_line(7), environ=b"CGMEM_SCOPE=abc\0")
     proc.add(8, stat_line(8), environ=b"PATH=/\0")
-    proc.add(9, stat_line(9), environ=b"")
+    proc.add(9, stat_line(9), environ=b"", cmdline=b"")
+    proc.add(10, stat_line(10), environ=b"", cmdline=b"env\0-i\0")
+    proc.add(11, stat_line(11, ppid=2, session=0), environ=b"", cmdline=b"")
     source = proc.source()
 
     marks = source.marks(list(source.processes()))
-    assert {identity.pid: tokens for identity, tokens in marks.items()} == {7: ("abc",), 8: ()}
+    assert {identity.pid: tokens for identity, tokens in marks.items()} == {
+        7: ("abc",), 8: (), 10: (), 11: (),
+    }  # fmt: skip
 
 
 def test_small_memory_is_resident_memory(proc: FakeProc) -> None:
