@@ -22,8 +22,8 @@ from tests.chaos.stage import Stage, marked
 JOBS_A_ROUND = 12
 
 
-def chaos(seed: int, seconds: float, at_least: int) -> Ledger:
-    """Run rounds until the time is up, every fault at least `at_least` times."""
+def chaos(seed: int, seconds: float, at_least: int, jobs: int) -> Ledger:
+    """Run rounds of `jobs` until the time is up, every fault at least `at_least` times."""
     draw = random.Random(seed)
     ledger = Ledger(seed)
     with tempfile.TemporaryDirectory() as home, Stage(Path(home)) as stage:
@@ -34,7 +34,7 @@ def chaos(seed: int, seconds: float, at_least: int) -> Ledger:
             number += 1
             before = time.monotonic()
             ledger.begin_round(number, fault.__name__)
-            fault(stage, ledger, f"{seed}_{number}", JOBS_A_ROUND, draw)
+            fault(stage, ledger, f"{seed}_{number}", jobs, draw)
             stage.clean_up(ledger)
             ledger.check(stage, marked())
             took = time.monotonic() - before
@@ -48,8 +48,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--at-least", type=int, default=1, help="times that each fault is done")
+    parser.add_argument("--jobs", type=int, default=JOBS_A_ROUND, help="subprocesses a round")
     options = parser.parse_args()
-    ledger = chaos(options.seed, options.seconds, options.at_least)
+    ledger = chaos(options.seed, options.seconds, options.at_least, options.jobs)
     print(json.dumps(ledger.counts(), indent=1))
     for broken in ledger.broken:
         print(f"BROKEN (seed {options.seed}): {broken}", file=sys.stderr)

@@ -1,7 +1,8 @@
-"""A short run of the chaos test: every fault once. `make chaos` runs longer."""
+"""Short runs of the chaos test: one round, and every fault once. `make chaos` runs longer."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -9,15 +10,24 @@ import pytest
 
 from tests.kernel import real_cgroups as real
 
+ONE_ROUND = ("--seconds", "0.1", "--at-least", "0", "--jobs", "5")
+EVERY_FAULT = ("--seconds", "1")
 
-@pytest.mark.long
+
+@pytest.mark.parametrize(
+    "extent",
+    [
+        pytest.param(ONE_ROUND, id="the supervisor killed"),
+        pytest.param(EVERY_FAULT, id="every fault", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.timeout(1200)
-def test_chaos_breaks_nothing() -> None:
+def test_chaos_breaks_nothing(extent: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever is done to a supervisor, no process, scope or stats line is lost, and none torn."""
     real.need_cgroup2()
     real.need_root()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", "--seed", "1", "--seconds", "1"],
+        [sys.executable, "-m", "tests.chaos", "--seed", "1", *extent],
         env=real.environment(),
         capture_output=True,
         text=True,
@@ -25,3 +35,5 @@ def test_chaos_breaks_nothing() -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    with capsys.disabled():
+        sys.stdout.write(f"\nchaos: {json.dumps(json.loads(done.stdout))}\n")

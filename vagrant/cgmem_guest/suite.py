@@ -43,6 +43,7 @@ WITHOUT_THE_SLOWEST = (
             "trace",
             "cgroup2_orders",
             "nested",
+            "chaos",
         )
     ),
 )
