@@ -7,8 +7,8 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -46,35 +46,48 @@ def _rows(rounds: int) -> Iterable[Row]:
             some = rounds * (10 if size == 1 else 1)
             floor, tick = compared(f"{size} idle", contenders, rounds=some, warm_up=3)
             yield floor
-            yield _with_calls(tick, size) if tick.values and size <= 100 else tick
+            yield _with_calls(tick, idle, size) if tick.values else tick
 
 
 def _per_scope(look: Callable[[], object], size: int) -> Callable[[], Taken]:
     return timed(look, "µs", 1e6 / size)
 
 
-def _with_calls(tick: Row, size: int) -> Row:
+def _with_calls(tick: Row, idle: _Idle, size: int) -> Row:
     try:
-        calls = calls_per_scope(size)
+        calls = _calls_of(lambda: idle.tick(COUNTED_TICKS))
     except Absent as error:
         return tick._replace(note=str(error))
-    return tick._replace(values={**tick.values, _CALLS: Spread(calls, calls, calls)})
+    each = round(calls / (size * COUNTED_TICKS), 2)
+    return tick._replace(values={**tick.values, _CALLS: Spread(each, each, each)})
 
 
-def calls_per_scope(size: int) -> float:
-    """Count the system calls of ticks with strace, in a process of its own. Raises Absent."""
+def _calls_of(do: Callable[[], object]) -> int:
+    """Count the system calls of this thread with strace. Raises Absent."""
     if not shutil.which("strace"):
         raise Absent("no strace")
     with tempfile.TemporaryDirectory() as directory:
         trace = Path(directory) / "trace"
-        command = [sys.executable, "-m", "bench.tick", str(size), directory]
-        subprocess.run(["strace", "-o", trace, *command], check=True, capture_output=True)
+        words = ["strace", "-o", str(trace), "-p", str(threading.get_native_id())]
+        with subprocess.Popen(words, stderr=subprocess.DEVNULL) as strace:
+            while not _is_traced():
+                if strace.poll() is not None:
+                    raise Absent("strace may not attach")
+                time.sleep(0.01)
+            os.access("/begin", os.F_OK)
+            do()
+            os.access("/end", os.F_OK)
+            strace.terminate()
         text = trace.read_text(errors="replace")
-    marked = re.search(r'"/ticks-begin".*?$(.*?)^\w+\("/ticks-end"', text, re.M | re.S)
+    marked = re.search(r'"/begin".*?$(.*?)^\w+\("/end"', text, re.M | re.S)
     if marked is None:
         raise Absent("no marks in the trace")
-    calls = re.findall(r"^\w+\(", marked[1], re.M)
-    return round(len(calls) / (size * COUNTED_TICKS), 2)
+    return len(re.findall(r"^\w+\(", marked[1], re.M))
+
+
+def _is_traced() -> bool:
+    status = Path("/proc/thread-self/status").read_text()
+    return re.search(r"^TracerPid:\s*[1-9]", status, re.M) is not None
 
 
 class _Idle:
@@ -101,11 +114,11 @@ class _Idle:
         while len(self._processes) < size:
             process = cgmem.spawn(["sleep", "3600"], supervisor=self._supervisor)
             self._processes.append(process)
-        for _ in range(2):  # what is new about a scope is looked at once
-            self.tick()
+        self.tick(2)  # what is new about a scope is looked at once
 
-    def tick(self) -> None:
-        self.poller_tick()()
+    def tick(self, times: int) -> None:
+        for _ in range(times):
+            self.poller_tick()()
 
     def poller_tick(self) -> Callable[[], None]:
         tick, now = self._supervisor.poller().tick, time.monotonic
@@ -137,15 +150,6 @@ def _no_cgroups() -> None:
     raise Absent("this backend reads no cgroup's files")
 
 
-def _traced(size: int, directory: str) -> None:
-    with _Idle(directory) as idle:
-        idle.grow_to(size)
-        os.access("/ticks-begin", os.F_OK)
-        for _ in range(COUNTED_TICKS):
-            idle.tick()
-        os.access("/ticks-end", os.F_OK)
-
-
 QUESTION = Question(
     "tick",
     "One idle tick, for each scope",
@@ -153,8 +157,5 @@ QUESTION = Question(
     _rows,
     rounds=40,
     quick=4,
-    about="System calls are counted with strace, over ten ticks in a process of its own.",
+    about="System calls are counted with strace, over ten more ticks.",
 )
-
-if __name__ == "__main__":
-    _traced(int(sys.argv[1]), sys.argv[2])
