@@ -61,28 +61,35 @@ def _draw(
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "cgmem"  # the same numbers give the same file
     mpl.rcParams["svg.fonttype"] = "none"
+    mpl.rcParams["text.parse_math"] = False  # a shell's $$ is none
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 0.9 + 0.36 * len(found)))
     known = [one["median"] for _, one in found if one["median"] is not None]
     longest = max(known, default=1.0) or 1.0
     for place, (name, one) in enumerate(reversed(found)):
-        length = longest if one["median"] is None else one["median"]
-        axes.barh(place, length, color=_color(name), height=0.66)
-        if one["median"] is not None and None not in (one["low"], one["high"]):
+        endless = one["median"] is None
+        length = 1.2 * longest if endless else one["median"]
+        axes.barh(place, length, color=_color(name), height=0.66, hatch="//" if endless else "")
+        if not endless and None not in (one["low"], one["high"]):
             axes.plot((one["low"], one["high"]), (place, place), color="black", linewidth=1)
-        text = NEVER if one["median"] is None else f"{one['median']:.3g}"
+        text = NEVER if endless else _number(length)
         axes.annotate(f" {text}", (max(length, one["high"] or 0), place), va="center", fontsize=9)
     axes.set_yticks(range(len(found)), [name for name, _ in reversed(found)], fontsize=9)
     if logarithmic:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     else:
-        axes.set_xlim(0, longest * 1.25)
+        axes.set_xlim(0, longest * 1.4)
     axes.set_xlabel(f"{label}\n{machine['system']}; {machine['processor']}", fontsize=8)
     axes.set_title(title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(target, bbox_inches="tight", metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _color(name: str) -> str:
