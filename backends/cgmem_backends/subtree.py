@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,10 @@ BELL_XATTR = "user.cgmem.bell"
 
 _CLAIM_TRIES = 5
 
+_quiet = threading.RLock()
+"""Held while the own cgroup is looked at or divided, and while a program of ours runs in it: to
+another thread that program would be somebody else's."""
+
 
 class Host(NamedTuple):
     """What the decision needs to know of the machine, injectable."""
@@ -53,7 +58,8 @@ class OwnCgroup:
 
     def inspect(self) -> Usability:
         """Say whether the own cgroup can be divided, changing nothing."""
-        return inspect(self._look())
+        with _quiet:
+            return inspect(self._look())
 
     def with_note(self, found: Usability) -> Usability:
         """Say so where the own unit would not survive a subprocess at its hard limit."""
@@ -62,12 +68,14 @@ class OwnCgroup:
             return found
         from cgmem_backends.oom_policy import with_oom_policy
 
-        return with_oom_policy(found, host.hierarchy.shown(host.hierarchy.own))
+        with _quiet:
+            return with_oom_policy(found, host.hierarchy.shown(host.hierarchy.own))
 
     def claim(self) -> Subtree:
         """Divide it. Moves this process to a leaf if the kernel asks for it."""
-        host = self._look()
-        return Subtree(claim(host), host.hierarchy)
+        with _quiet:
+            host = self._look()
+            return Subtree(claim(host), host.hierarchy)
 
     def release(self) -> None:
         """Nothing: the own cgroup stays divided for whoever comes next."""
@@ -263,3 +271,11 @@ def _comm(proc: Path, pid: int) -> str:
     except OSError:
         return "ended"
     return "".join(char if char.isprintable() else "?" for char in name)
+
+
+def _after_fork_in_child() -> None:
+    global _quiet  # noqa: PLW0603  (the thread that may hold it is not in the child)
+    _quiet = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

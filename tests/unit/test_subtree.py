@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cgmem.contract import Usability
 from cgmem.errors import BackendUnavailable
 from cgmem_backends import kernel_files as kf
-from cgmem_backends import subtree
+from cgmem_backends import oom_policy, subtree
 from cgmem_backends.hierarchy import find_hierarchy
-from cgmem_backends.subtree import RECORD_XATTR, SUPERVISOR_LEAF, Host
+from cgmem_backends.subtree import RECORD_XATTR, SUPERVISOR_LEAF, Host, OwnCgroup
+from tests.helpers.waiting import PATIENCE
 from tests.unit.fake_cgroupfs import FakeCgroupfs, install
 
 ME = os.getpid()
@@ -456,3 +460,31 @@ def test_the_leaf_can_not_be_made(build: Build) -> None:
 
     with pytest.raises(BackendUnavailable, match="making: Permission denied"):
         subtree.claim(host(fake)._replace(mkdir=refuse))
+
+
+def test_a_program_of_ours_is_no_stranger_to_another_thread(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While systemctl runs in the own cgroup, whoever looks at that cgroup waits."""
+    fake = build()
+    fake.enter("job", ME)
+    asked, answered = threading.Event(), threading.Event()
+    own = OwnCgroup(lambda: host(fake))
+    noted = OwnCgroup(lambda: host(fake, systemd=True))
+
+    def runs_systemctl(found: Usability, _own_cgroup: str) -> Usability:
+        fake.enter("job", STRANGER)
+        asked.set()
+        answered.wait(PATIENCE)
+        fake.put("job", kf.PROCS, f"{ME}\n")
+        return found
+
+    monkeypatch.setattr(oom_policy, "with_oom_policy", runs_systemctl)
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(noted.with_note, Usability(True, ""))
+        assert asked.wait(PATIENCE)
+        looks = pool.submit(own.inspect)
+        with pytest.raises(TimeoutError):
+            looks.result(0.05)
+        answered.set()
+        assert looks.result(PATIENCE).usable
