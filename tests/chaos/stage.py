@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cgmem_backends.remains import YOUNG_SECONDS
 from tests.chaos.ledger import Ledger, Marked
 from tests.chaos.plan import MARK
 from tests.helpers.proc import running
@@ -77,6 +78,9 @@ class Stage:
 
     def __enter__(self) -> Stage:
         self.base = self._delegated.__enter__()
+        # Where supervisors are once one has divided the cgroup: two that start at once would be
+        # strangers to each other.
+        (self.base / LEAF).mkdir(exist_ok=True)
         self.logs.mkdir()
         self.disk.mkdir()
         subprocess.run(
@@ -92,8 +96,7 @@ class Stage:
         self, ledger: Ledger, seed: str, count: int, log_dir: Path, *more: str
     ) -> Running:
         """Start a supervisor in the stage, beside those that are there."""
-        leaf = self.base / LEAF
-        procs = (leaf if leaf.is_dir() else self.base) / "cgroup.procs"
+        procs = self.base / LEAF / "cgroup.procs"
         return Running(procs, ledger, [seed, str(count), str(log_dir), *more])
 
     def scopes(self) -> list[Path]:
@@ -108,7 +111,8 @@ class Stage:
                 (scope / "cgroup.kill").write_text("1")
             except OSError:
                 continue  # it has gone by itself
-        deadline = time.monotonic() + 30
+        # A cgroup that was made ahead has no record, and is left alone for a minute.
+        deadline = time.monotonic() + YOUNG_SECONDS + 30
         while self.scopes() and time.monotonic() < deadline:
             done = subprocess.run(
                 [sys.executable, "-m", "cgmem", "gc", "--json"],
@@ -118,7 +122,7 @@ class Stage:
                 check=False,
             )
             ledger.collected(done.returncode, done.stdout, done.stderr)
-            time.sleep(0.2)
+            time.sleep(1)
 
 
 def marked() -> Iterator[Marked]:

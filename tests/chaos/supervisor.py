@@ -9,6 +9,7 @@ import json
 import os
 import random
 import resource
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ def run_one(supervisor: Supervisor, subprocess_id: str, seed: str) -> None:
             subprocess_id=subprocess_id,
             supervisor=supervisor,
             env={**os.environ, plan.MARK: subprocess_id},
+            stdout=subprocess.DEVNULL,  # ours would stay open with whoever outlives us
             **job.settings,
         )
     except (CgmemError, OSError) as error:
@@ -52,9 +54,9 @@ def main(seed: str, count: int, log_dir: str, nofile: int | None) -> None:
     """Run the jobs, a few at once; ends once every outcome is there."""
     if nofile is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+    settings = {"log_dir": log_dir, "preflight": False, "tick": plan.TICK, "backend": "cgroup2"}
     supervisor = Supervisor(
-        {"log_dir": log_dir, "preflight": False, "tick": plan.TICK, "enforcement": "required"},
-        warn=lambda text: say(warning=text),
+        {**settings, "enforcement": "required"}, warn=lambda text: say(warning=text)
     )
     with ThreadPoolExecutor(AT_ONCE) as pool:
         ids = [f"chaos_{seed}_{number}" for number in range(count)]
