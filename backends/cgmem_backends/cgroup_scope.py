@@ -307,9 +307,8 @@ class CgroupScope:
 
     def _ancestors_with_oom(self) -> tuple[LimitAbove, ...]:
         before, now = self._ancestor_ooms, self._ancestry.ooms()
+        risen = [path for path, count in now.items() if count > before.get(path, 0)]
+        if not risen:  # every end comes by here
+            return ()
         limits = {limit.directory: limit.max_bytes for limit in self._ancestry.limits()}
-        return tuple(
-            LimitAbove(named(path), limits.get(path))
-            for path, count in now.items()
-            if count > before.get(path, 0)
-        )
+        return tuple(LimitAbove(named(path), limits.get(path)) for path in risen)

@@ -144,7 +144,7 @@ class LinuxProcesses:
 
         exec fills in the command line first (fs/binfmt_elf.c), so the environment is read again.
         """
-        commands = {path.replace("/environ", "/cmdline"): path for path in paths}
+        commands = {f"{path.removesuffix('environ')}cmdline": path for path in paths}
         executed = [commands[path] for path, text in self._reader.read(commands).items() if text]
         again = self._reader.read(executed) if executed else {}
         return {path for path, content in again.items() if content == b""}

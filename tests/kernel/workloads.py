@@ -229,15 +229,16 @@ compile() {
 for job in 1 2 3 4; do compile "$1/$job" "$0" "$2" & done
 wait
 cat "$1"/*/*.[do] > "$1/linked"
+sleep "$3"
 """
-"""Four jobs at a time, eight forks a unit, 1 MB of source; a unit leaves 4 MB."""
+"""Four jobs at a time, eight forks a unit, 1 MB of source; a unit leaves 4 MB, to be looked at."""
 
 
 def _build(budget: Budget, path: Path) -> list[str]:
     source = path.with_suffix(".source")
     source.write_text("".join(f"{number * 7919 % 100003:031}\n" for number in range(32768)))
     units = 25 if budget.full_size else 1
-    return ["/bin/sh", "-c", BUILD, str(source), str(path), str(units)]
+    return ["/bin/sh", "-c", BUILD, str(source), str(path), str(units), str(3 * budget.tick)]
 
 
 LEAKS = {
