@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -16,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import cgmem
-from bench.measure import Absent, Contender, compared, timed
+from bench.measure import Absent, Contender, Taken, compared, timed
 from bench.peers import Budget, finished_under
 from bench.spawn import Case
 from cgmem.errors import CgmemError
 from cgmem.supervising.supervisor import Supervisor
 
 COMMAND = ["/bin/true"]
+PAUSE_SECONDS = 0.1
 BUDGET = 256 << 20
 _SETTINGS: dict[str, dict[str, Any]] = {
     "cgroup2": {"backend": "cgroup2"},
@@ -44,9 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(case.threads))
         ways = _Ways(Path(directory), stack)
-        contenders = [
-            Contender(way, _measure(ways.named(way), pool, case.threads)) for way in case.ways
-        ]
+        contenders = [Contender(way, _measure(ways.named(way), pool, case)) for way in case.ways]
         warm_up = 3 if case.rounds > 5 else 1
         rows = compared(case.scene, contenders, rounds=case.rounds, warm_up=warm_up)
     held.close()
@@ -95,14 +95,24 @@ def _spawn(supervisor: Supervisor, to_the_outcome: bool) -> None:
 
 
 def _measure(
-    way: Callable[[], object], pool: ThreadPoolExecutor, threads: int
-) -> Callable[[], Any]:
+    way: Callable[[], object], pool: ThreadPoolExecutor, case: Case
+) -> Callable[[], Taken]:
+    def in_a_row() -> None:
+        for _ in range(case.in_a_row):
+            way()
+
     def all_at_once() -> None:
-        futures: Sequence[Any] = [pool.submit(way) for _ in range(threads)]
+        futures = [pool.submit(in_a_row) for _ in range(case.threads)]
         for future in futures:
             future.result()
 
-    return timed(way if threads == 1 else all_at_once)
+    measure = timed(in_a_row if case.threads == 1 else all_at_once, scale=1e3 / case.in_a_row)
+
+    def after_a_pause() -> Taken:
+        time.sleep(PAUSE_SECONDS)
+        return measure()
+
+    return after_a_pause
 
 
 if __name__ == "__main__":

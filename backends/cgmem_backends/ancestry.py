@@ -61,7 +61,7 @@ class Ancestry:
         for ancestor in self._ancestors:
             text = _pread(ancestor.local_events_fd)
             if text is not None:
-                found[ancestor.directory] = kf.pick(text, (b"oom",))[0] or 0
+                found[ancestor.directory] = kf.parse_events(text).oom or 0
         return found
 
     def __del__(self) -> None:

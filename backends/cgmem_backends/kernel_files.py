@@ -8,6 +8,7 @@ A key that this kernel lacks is absent from the result, never 0. "max" is `None`
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from cgmem.contract import MemoryEvents, MemoryStat
 
@@ -52,6 +53,7 @@ def parse_keyed(text: bytes) -> dict[str, int]:
     return {key.decode("ascii", "replace"): int(value) for key, value in re.findall(_PAIR, text)}
 
 
+@lru_cache(maxsize=64)  # a scope where nothing happened yet reads as the one before it
 def parse_events(text: bytes) -> MemoryEvents:
     """Parse memory.events or memory.events.local."""
     return MemoryEvents(*pick(text, _EVENTS))

@@ -93,6 +93,7 @@ class _Found(NamedTuple):
 
 
 _DEFAULTS: dict[str, Any] = {setting.field: setting.default for setting in TABLE}
+_VARIABLES = frozenset(setting.variable for setting in TABLE)
 _DEFAULT_ORIGINS = {setting.key: "default" for setting in TABLE}
 
 
@@ -204,9 +205,10 @@ def _from_environment(
     here: str,
     total_bytes: Callable[[], int] | None,
 ) -> None:
-    for setting in TABLE:
-        text = environ.get(setting.variable)
-        if text and text.strip() and overridden.get(setting.key) is None:
+    present = _VARIABLES.intersection(environ)  # looking for each costs three times as much
+    for setting in TABLE if present else ():
+        text = environ[setting.variable] if setting.variable in present else ""
+        if text.strip() and overridden.get(setting.key) is None:
             reading = Reading(setting.variable, "environment", here, total_bytes)
             found[setting.key] = _Found(setting.parse(text, reading), setting.variable)
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 
 from cgmem.shapes import Protocol
 from cgmem.supervising.wakeups import Wakeups
@@ -70,6 +71,8 @@ class Poller:
         self._stopping = False
         self._next_tick = clock() + tick_seconds
         self._idle_since: float | None = None
+        self._wakes_at = inf
+        """Until when the thread sleeps, if nothing wakes it; out of date while it does not."""
 
     def add(self, watched: Watched, descriptors: Sequence[tuple[int, int]]) -> None:
         """Start to watch; `descriptors` are (descriptor, poll(2) mask) pairs that wake it."""
@@ -109,8 +112,12 @@ class Poller:
         """Stop to wake a watched one by this descriptor, or begin again."""
         with self._lock:
             found = self._by_descriptor.get(descriptor)
-            if found is not None and found[0] is watched:
-                self._wakeups.rearm(descriptor, 0 if muted else found[1])
+            if found is None or found[0] is not watched:
+                return
+            self._rearm_at.pop(descriptor, None)
+            self._wakeups.remove(descriptor)
+            if not muted:
+                self._wakeups.add(descriptor, found[1])
 
     def remove(self, watched: Watched) -> None:
         """Stop watching. To be called before the descriptors are closed, which ends the rest.
@@ -133,7 +140,8 @@ class Poller:
             if watched not in self._watched:
                 return
             self._due_at[watched] = at
-        if threading.current_thread() is not self._thread:
+            sleeps_longer = at < self._wakes_at
+        if sleeps_longer and threading.current_thread() is not self._thread:
             self._wakeups.wake()
 
     def stop(self) -> None:
@@ -237,9 +245,11 @@ class Poller:
                 self._idle_since = now
             elif now - self._idle_since > LINGER_SECONDS:
                 self._asleep = True
+                self._wakes_at = inf
                 return None
-            soonest = min((self._next_tick, *self._rearm_at.values(), *self._due_at.values()))
-        return max(0.0, soonest - now)
+            due = (self._next_tick, *self._rearm_at.values(), *self._due_at.values())
+            self._wakes_at = min(due)
+        return max(0.0, self._wakes_at - now)
 
     def _report(self, whose: Watched | str, error: Exception) -> None:
         text = f"{whose}: {type(error).__name__}: {error}"

@@ -36,9 +36,18 @@ class Wakeups:
             self.wake()
 
     def rearm(self, descriptor: int, mask: int) -> None:
-        """Report the descriptor again. One that was closed meanwhile is forgotten."""
+        """Report the descriptor again. One that was closed or removed meanwhile stays out."""
         with suppress(OSError):
             self._set.rearm(descriptor, mask)
+
+    def remove(self, descriptor: int) -> None:
+        """Stop to wait for a descriptor that is open.
+
+        A mask of 0 would not do: what matters most is told whatever the mask, EPOLLHUP of a pidfd
+        whose process was waited for, EPOLLERR of a cgroup's file (epoll_ctl(2)).
+        """
+        with suppress(OSError, KeyError):  # closed or removed meanwhile
+            self._set.remove(descriptor)
 
     def wake(self) -> None:
         """Make `wait` return now."""
@@ -80,6 +89,7 @@ class _Set(Protocol):
 
     def add(self, descriptor: int, mask: int) -> None: ...
     def rearm(self, descriptor: int, mask: int) -> None: ...
+    def remove(self, descriptor: int) -> None: ...
     def wait(self, timeout: float | None) -> list[int]: ...
     def close(self) -> None: ...
 
@@ -95,6 +105,9 @@ class _PollSet:
 
     def rearm(self, descriptor: int, mask: int) -> None:
         self._poll.register(descriptor, mask)
+
+    def remove(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
 
     def wait(self, timeout: float | None) -> list[int]:
         milliseconds = None if timeout is None else max(0, ceil(timeout * 1000))
@@ -124,6 +137,9 @@ if sys.platform == "linux":
 
         def rearm(self, descriptor: int, mask: int) -> None:
             self._epoll.modify(descriptor, mask | select.EPOLLONESHOT)
+
+        def remove(self, descriptor: int) -> None:
+            self._epoll.unregister(descriptor)
 
         def wait(self, timeout: float | None) -> list[int]:
             return [descriptor for descriptor, _ in self._epoll.poll(timeout)]

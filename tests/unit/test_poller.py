@@ -262,6 +262,47 @@ def test_more_descriptors_later(
     assert owner.wakes == [0]
 
 
+def test_muted(clock: FakeClock, poller: DrivenPoller, pipe: tuple[int, int]) -> None:
+    """Nothing that a muted descriptor tells wakes, a hang-up included, until it is heard again."""
+    out, into = pipe
+    owner = Seen(clock)
+    poller.add(owner, [(out, READ)])
+    os.write(into, b"x")
+    poller.advance(0.01)  # it is due again in a moment
+    before = len(owner.wakes)
+    poller.mute(owner, out, True)
+    os.close(into)
+    poller.advance(1)
+    assert len(owner.wakes) == before
+
+    poller.mute(owner, out, False)
+    poller.advance(0)
+
+    assert owner.wakes[before] == 1.01
+
+
+def test_a_schedule_in_good_time_wakes_nobody(
+    clock: FakeClock, poller: DrivenPoller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread is woken for what is due sooner than it looks anyway, and for nothing else."""
+    seen, later, woken = Seen(clock), Seen(clock), list[float]()
+    monkeypatch.setattr(poller.wakeups, "wake", lambda: woken.append(clock() - 1000))
+    poller.add(seen, ())
+    poller.add(later, ())
+    poller._thread = threading.Thread()  # another than the one that schedules
+    poller.advance(0.5)
+    poller.schedule(seen, clock() + 0.3)
+    poller.advance(0.1)
+
+    poller.schedule(later, clock() + 0.3)
+    poller.advance(1)
+
+    assert woken == [0.5]
+    assert seen.wakes == [0.8]
+    assert later.wakes == [0.9]
+    poller._thread = threading.current_thread()
+
+
 def test_schedule(clock: FakeClock, poller: DrivenPoller) -> None:
     """`schedule` wakes once at its time, and a later request replaces an earlier one."""
     seen = Seen(clock)

@@ -72,6 +72,21 @@ def test_hang_up_is_reported_once(wakeups: Wakeups, pipe: Callable[[], Pipe]) ->
     assert wakeups.wait(0) == []
 
 
+def test_remove(wakeups: Wakeups, pipe: Callable[[], Pipe]) -> None:
+    """A removed descriptor is silent, whatever happens to it, until it is added again."""
+    out, into = pipe()
+    wakeups.add(out, READ)
+    wakeups.remove(out)
+    wakeups.remove(out)
+    os.write(into, b"x")
+    os.close(into)
+    assert wakeups.wait(0) == []
+
+    wakeups.add(out, READ)
+
+    assert wakeups.wait(PATIENCE) == [out]
+
+
 def test_add_during_a_wait(wakeups: Wakeups, pipe: Callable[[], Pipe]) -> None:
     """A descriptor that another thread adds ends a wait that is under way."""
     out, into = pipe()
