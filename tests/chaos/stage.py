@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cgmem_backends.remains import YOUNG_SECONDS
 from tests.chaos.ledger import Ledger, Marked
 from tests.chaos.plan import MARK
 from tests.helpers.proc import running
+from tests.helpers.waiting import PATIENCE
 from tests.kernel import real_cgroups as real
 
 LEAF = "cgmem-supervisor"
@@ -105,14 +107,16 @@ class Stage:
         return sorted(path for path in found if not path.name.startswith("cgmem-guard"))
 
     def clean_up(self, ledger: Ledger) -> None:
-        """End what was left running, as a person would, and let `cgmem gc` do the rest."""
+        """End what was left running, as a person would, and let `cgmem gc` do the rest.
+
+        A cgroup that was made ahead has no record, and is left alone for a minute: it passes.
+        """
         for scope in self.scopes():
-            try:
+            with suppress(OSError):  # it has gone by itself
                 (scope / "cgroup.kill").write_text("1")
-            except OSError:
-                continue  # it has gone by itself
-        # A cgroup that was made ahead has no record, and is left alone for a minute.
-        deadline = time.monotonic() + YOUNG_SECONDS + 30
+                made = scope.stat().st_mtime
+                os.utime(scope, (made, made - YOUNG_SECONDS))
+        deadline = time.monotonic() + PATIENCE
         while self.scopes() and time.monotonic() < deadline:
             done = subprocess.run(
                 [sys.executable, "-m", "cgmem", "gc", "--json"],

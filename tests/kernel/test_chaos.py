@@ -1,4 +1,4 @@
-"""A short run of the chaos test: every fault once. `make chaos` runs longer."""
+"""Chaos: every fault once, with few subprocesses in `make test`. `make chaos` runs longer."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import pytest
 
 from tests.kernel import real_cgroups as real
 
+FEW = ("--seconds", "0", "--jobs", "4")
+MANY = ("--seconds", "0")
 
-@pytest.mark.long
+
 @pytest.mark.timeout(1200)
-def test_chaos_breaks_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "how", [FEW, pytest.param(MANY, marks=pytest.mark.long)], ids=["few", "many"]
+)
+def test_chaos_breaks_nothing(how: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever is done to a supervisor, no process, scope or stats line is lost, and none torn."""
     real.need_cgroup2()
     real.need_root()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", "--seed", "1", "--seconds", "1"],
+        [sys.executable, "-m", "tests.chaos", "--seed", "1", *how],
         env=real.environment(),
         capture_output=True,
         text=True,
@@ -26,5 +31,7 @@ def test_chaos_breaks_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    counts = json.loads(done.stdout)
+    assert set(counts["rounds"].values()) == {1}
     with capsys.disabled():
-        sys.stdout.write(f"\nchaos: {json.dumps(json.loads(done.stdout))}\n")
+        sys.stdout.write(f"\nchaos: {json.dumps(counts)}\n")
