@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from cgmem.contract import Headroom, LimitAbove
@@ -14,7 +15,7 @@ from cgmem.errors import CgroupError, out_of_descriptors
 from cgmem.shapes import NamedTuple
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.group_cgroup import named
-from cgmem_backends.hierarchy import find_hierarchy
+from cgmem_backends.hierarchy import find_hierarchy, read_proc
 
 
 class AncestorLimit(NamedTuple):
@@ -84,11 +85,23 @@ def headroom(limits: Iterable[AncestorLimit]) -> Headroom | None:
 
 
 def own_headroom(proc: Path = Path("/proc")) -> Headroom | None:
-    """What is left on this process's own cgroup path."""
+    """What is left on this process's own cgroup path. Holds nothing open."""
+    found = []
+    for directory in _own_path(proc, read_proc(proc / "self/cgroup")):
+        limit = _limit_now(directory / kf.MEMORY_MAX)
+        if limit is not None:
+            used = _limit_now(directory / kf.MEMORY_CURRENT) or 0
+            found.append(AncestorLimit(limit, directory, max(0, limit - used)))
+    return headroom(found)
+
+
+@lru_cache(maxsize=1)
+def _own_path(proc: Path, _cgroups: bytes) -> list[Path]:
+    """The path up; anew when the text of `proc`/self/cgroup is another one: we were moved."""
     hierarchy = find_hierarchy(proc)
     if hierarchy.mount is None or hierarchy.own is None:
-        return None
-    return headroom(Ancestry(hierarchy.own, hierarchy.mount).limits())
+        return []
+    return _path_up(hierarchy.own, hierarchy.mount)
 
 
 def _path_up(base: Path, mount: Path) -> list[Path]:
@@ -123,6 +136,14 @@ def _descriptor(path: Path) -> int | None:
         if out_of_descriptors(error):
             raise CgroupError(error, "opening", str(path)) from error
         return None  # the root has no limits; before 5.2 there are no local events
+
+
+def _limit_now(path: Path) -> int | None:
+    descriptor = _descriptor(path)
+    try:
+        return _limit(descriptor)
+    finally:
+        _close([descriptor])
 
 
 def _limit(descriptor: int | None) -> int | None:

@@ -13,6 +13,9 @@ from cgmem.contract import Headroom, SystemMemory
 
 MEMINFO = "/proc/meminfo"
 _READ_BYTES = 16384  # the file has about 1.5 kB
+_KEYS = frozenset(
+    (b"MemTotal", b"MemAvailable", b"MemFree", b"Buffers", b"Cached", b"Shmem", b"SwapFree")
+)
 
 
 def read_system_memory(headroom: Callable[[], Headroom | None] = lambda: None) -> SystemMemory:
@@ -25,10 +28,12 @@ def read_system_memory(headroom: Callable[[], Headroom | None] = lambda: None) -
 
 
 def parse_meminfo(text: bytes) -> dict[str, int]:
-    """Parse "KEY: N kB" lines into bytes. A line of another shape (a plain count) is skipped."""
+    """Parse the "KEY: N kB" lines that matter into bytes. One of another shape is skipped."""
     found: dict[str, int] = {}
     for line in text.splitlines():
         key, _, value = line.partition(b":")
+        if key not in _KEYS:
+            continue
         match value.split():
             case [number, b"kB"] if number.isdigit():
                 found[key.decode("ascii", "replace")] = int(number) * 1024

@@ -161,6 +161,23 @@ def test_own_headroom(fake: FakeCgroupfs) -> None:
     assert own_headroom(fake.proc) == Headroom(50000, LimitAbove(str(fake.at("a/b")), 500000))
 
 
+def test_own_headroom_after_a_move(fake: FakeCgroupfs) -> None:
+    """The path is looked for again once this process is in another cgroup, and limits each time."""
+    own_headroom(fake.proc)
+    fake.put("a", "memory.max", "800000\n")
+    (fake.proc / "self/cgroup").write_text("0::/a\n")
+
+    assert own_headroom(fake.proc) == Headroom(700000, LimitAbove(str(fake.at("a")), 800000))
+
+
+def test_own_headroom_holds_nothing(fake: FakeCgroupfs) -> None:
+    """No descriptor stays open."""
+    before = open_descriptors()
+    own_headroom(fake.proc)
+
+    assert open_descriptors() == before
+
+
 def test_own_headroom_without_a_limit(fake: FakeCgroupfs) -> None:
     """None without a limit, and without cgroups."""
     fake.put("a", "memory.max", "max\n")

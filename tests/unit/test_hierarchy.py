@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import os
 from pathlib import Path
@@ -81,11 +80,10 @@ def test_no_descriptor_is_not_no_cgroups(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(builtins, "open", refuse)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-
-    with pytest.raises(CgroupError, match="Too many open files") as caught:
-        find_hierarchy(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(CgroupError, match="Too many open files") as caught:
+            find_hierarchy(tmp_path)
 
     assert caught.value.errno == errno.EMFILE
 

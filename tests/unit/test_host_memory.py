@@ -63,7 +63,10 @@ def test_without_the_numbers_there_is_no_answer(missing: tuple[str, ...]) -> Non
     assert memory_from_meminfo(found) is None
 
 
-@given(st.dictionaries(st.from_regex(r"[A-Z][A-Za-z_()]{0,15}", fullmatch=True), st.integers(0)))
+KEYS = [line.partition(b":")[0].decode() for line in MEMINFO.splitlines()[:7]]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), st.integers(0)))
 def test_parser_reads_what_the_kernel_writes(sizes: dict[str, int]) -> None:
     """Whatever is written as the kernel writes it is read back."""
     text = "".join(f"{key}:{size:>12} kB\n" for key, size in sizes.items()).encode()
