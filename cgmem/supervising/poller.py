@@ -117,7 +117,8 @@ class Poller:
             self._rearm_at.pop(descriptor, None)
             self._wakeups.remove(descriptor)
             if not muted:
-                self._wakeups.add(descriptor, found[1])
+                with suppress(OSError):  # ENOMEM; there was room for it a moment ago
+                    self._wakeups.add(descriptor, found[1])
 
     def remove(self, watched: Watched) -> None:
         """Stop watching. To be called before the descriptors are closed, which ends the rest.
