@@ -86,8 +86,10 @@ def headroom(limits: Iterable[AncestorLimit]) -> Headroom | None:
 
 def own_headroom(proc: Path = Path("/proc")) -> Headroom | None:
     """What is left on this process's own cgroup path. Holds nothing open."""
-    found = []
-    for directory in _own_path(proc, read_proc(proc / "self/cgroup")):
+    found, path = [], _own_path(proc, read_proc(proc / "self/cgroup"))
+    if not path:  # cgroup2 may be mounted later
+        _own_path.cache_clear()
+    for directory in path:
         limit = _limit_now(directory / kf.MEMORY_MAX)
         if limit is not None:
             used = _limit_now(directory / kf.MEMORY_CURRENT) or 0

@@ -207,7 +207,7 @@ def _from_environment(
 ) -> None:
     present = _VARIABLES.intersection(environ)  # looking for each costs three times as much
     for setting in TABLE if present else ():
-        text = environ[setting.variable] if setting.variable in present else ""
+        text = environ.get(setting.variable, "") if setting.variable in present else ""
         if text.strip() and overridden.get(setting.key) is None:
             reading = Reading(setting.variable, "environment", here, total_bytes)
             found[setting.key] = _Found(setting.parse(text, reading), setting.variable)

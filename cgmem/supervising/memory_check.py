@@ -29,19 +29,16 @@ class MemoryCheck:
         self._memory = memory
         self._warn = warn
         self._done = not settings.preflight
-        self._seen: SystemMemory | None = None
 
     def outside(self) -> None:
         """Look at the machine and at this process's own cgroup. Raises `InsufficientMemory`."""
         if not self._done:
-            self._seen = self._memory()
-            self._judge(self._seen)
+            self._judge(self._memory())
 
     def inside(self, effective: EffectiveLimits) -> None:
         """Look at the cgroups above its scope, a group among them. Raises `InsufficientMemory`."""
         if not self._done and effective.headroom is not None:
-            memory = self._seen or self._memory()  # the machine was looked at just now
-            self._judge(memory._replace(headroom=effective.headroom))
+            self._judge(self._memory()._replace(headroom=effective.headroom))
 
     def _judge(self, memory: SystemMemory) -> None:
         allowed, message = preflight.can_create(memory, self._need_bytes)

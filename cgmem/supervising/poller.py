@@ -109,7 +109,10 @@ class Poller:
             self._listen(watched, descriptor, mask)
 
     def mute(self, watched: Watched, descriptor: int, muted: bool) -> None:
-        """Stop to wake a watched one by this descriptor, or begin again."""
+        """Stop to wake a watched one by this descriptor, or begin again.
+
+        Raises OSError where there is no room to begin again (fs.epoll.max_user_watches, ENOMEM).
+        """
         with self._lock:
             found = self._by_descriptor.get(descriptor)
             if found is None or found[0] is not watched:
@@ -117,8 +120,7 @@ class Poller:
             self._rearm_at.pop(descriptor, None)
             self._wakeups.remove(descriptor)
             if not muted:
-                with suppress(OSError):  # ENOMEM; there was room for it a moment ago
-                    self._wakeups.add(descriptor, found[1])
+                self._wakeups.add(descriptor, found[1])
 
     def remove(self, watched: Watched) -> None:
         """Stop watching. To be called before the descriptors are closed, which ends the rest.

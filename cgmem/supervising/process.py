@@ -91,9 +91,13 @@ class MonitoredProcess:
         input: Any = None,  # noqa: A002  (as Popen)
         timeout: float | None = None,
     ) -> tuple[Any, Any]:
-        """Send `input`, read both pipes to their ends, wait. Raises subprocess.TimeoutExpired."""
-        with self.supervision.awaited():
-            streams = self.popen.communicate(input, timeout)
+        """Send `input`, read both pipes to their ends, wait. Raises subprocess.TimeoutExpired.
+
+        What holds a pipe open once the main process has ended is killed, unless it may stay
+        (`keep`).
+        """
+        self.supervision.idle()
+        streams = self.popen.communicate(input, timeout)
         self.supervision.left()
         return streams
 
@@ -166,7 +170,11 @@ class MonitoredProcess:
             if timeout is not None:
                 self._wait_for_exit(timeout)
             self.popen.wait()
-        self.supervision.settle()
+        try:
+            self.supervision.settle()
+        except BaseException:  # interrupted: it is the poller's to do
+            self.supervision.left()
+            raise
 
     def _wait_for_exit(self, timeout: float) -> None:
         """Wait on a pidfd, to the millisecond; Popen.wait would look every 50 ms."""

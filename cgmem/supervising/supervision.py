@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from subprocess import Popen
 
@@ -162,10 +162,13 @@ class Supervision:
         try:
             self._poller.add(self, wakes)
         except OSError as error:  # fs.epoll.max_user_watches, ENOMEM
-            self._telling.warn(f"no wake-ups, only ticks: {error}")
-            self._poller.remove(self)
-            main.close()
-            self._poller.add(self, ())
+            self._only_ticks(main, error)
+
+    def _only_ticks(self, main: MainProcess, error: OSError) -> None:
+        self._telling.warn(f"no wake-ups, only ticks: {error}")
+        self._poller.remove(self)
+        main.close()
+        self._poller.add(self, ())
 
     @property
     def warnings(self) -> list[str]:
@@ -277,21 +280,33 @@ class Supervision:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """While the caller waits for the end and will settle, the poller need not be woken by it.
+        """While the caller waits for the exit and will settle, the poller need not be woken by it.
 
         A second thread that wakes for the same exit only gets in the way of the first.
         """
-        exit_fd = None if self._main is None else self._main.exit_fd
-        if exit_fd is None:
-            yield
-            return
-        self._poller.mute(self, exit_fd, True)
-        self._telling.safely(partial(self._sinks.idle, self))
         try:
+            self._exit_muted(True)
+            self.idle()
             yield
         except BaseException:
-            self._poller.mute(self, exit_fd, False)
+            self._exit_muted(False)
             raise
+
+    def _exit_muted(self, muted: bool) -> None:
+        with self._lock:
+            main = self._main
+            if main is None or main.exit_fd is None:
+                return
+            try:
+                self._poller.mute(self, main.exit_fd, muted)
+            except OSError as error:  # no room to be told of the exit: it would never be seen
+                self._only_ticks(main, error)
+                self._rest()
+                self._reschedule()
+
+    def idle(self) -> None:
+        """The caller is about to wait: there is time to make the next scope ready."""
+        self._telling.safely(partial(self._sinks.idle, self))
 
     def left(self) -> None:
         """The main process has been waited for: let the poller settle, a moment later.
@@ -302,8 +317,9 @@ class Supervision:
             if self.outcome is not None:
                 return
             if not self._only_ticks_tell():
-                self._due.settle = self._clock() + _SETTLE_SECONDS
-                self._reschedule()
+                if self._due.settle is None:  # whoever asks again and again puts nothing off
+                    self._due.settle = self._clock() + _SETTLE_SECONDS
+                    self._reschedule()
                 return
         self.settle()
 
@@ -529,7 +545,8 @@ class Supervision:
 
     def _wakes_muted(self, muted: bool) -> None:
         for descriptor in self._wakes:
-            self._poller.mute(self, descriptor, muted)
+            with suppress(OSError):  # a wake-up less: it is looked at again in any case
+                self._poller.mute(self, descriptor, muted)
 
     def _group_was_killed(self) -> bool:
         events = self._counters.events if self._counters else None

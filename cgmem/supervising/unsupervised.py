@@ -58,6 +58,9 @@ class Unsupervised:
         """There is no poller to hold off."""
         return nullcontext()
 
+    def idle(self) -> None:
+        """There is no scope to make ready."""
+
     def left(self) -> None:
         """The main process has been waited for."""
         self.settle()

@@ -36,7 +36,7 @@ class Wakeups:
             self.wake()
 
     def rearm(self, descriptor: int, mask: int) -> None:
-        """Report the descriptor again. One that was closed or removed meanwhile stays out."""
+        """Report the descriptor again. One that was closed meanwhile is forgotten."""
         with suppress(OSError):
             self._set.rearm(descriptor, mask)
 
@@ -114,7 +114,8 @@ class _PollSet:
         ready = [descriptor for descriptor, _ in self._poll.poll(milliseconds)]
         for descriptor in ready:
             # With a mask of 0 poll(2) still reports POLLHUP and POLLNVAL, again and again.
-            self._poll.unregister(descriptor)
+            with suppress(KeyError):  # removed during the wait
+                self._poll.unregister(descriptor)
         return ready
 
     def close(self) -> None:

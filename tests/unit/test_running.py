@@ -142,6 +142,14 @@ def test_large_output_and_input(how: dict[str, Any]) -> None:
     assert outcome.stdout == data
 
 
+def test_what_holds_the_pipe_is_ended(how: dict[str, Any]) -> None:
+    """Output is collected until the main process ends, not until its last descendant does."""
+    outcome = cgmem.run(["sh", "-c", "sleep 3600 & echo out"], capture_output=True, **how)
+
+    assert outcome.stdout == b"out\n"
+    assert len(outcome.leftovers) == 1
+
+
 # --- spawn
 
 

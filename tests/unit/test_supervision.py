@@ -23,6 +23,7 @@ from cgmem.contract import (
     Snapshot,
 )
 from cgmem.errors import CgroupError, ScopeVanished
+from cgmem.supervising.process import MonitoredProcess
 from cgmem.supervising.snapshot import Inspection, Snapshots
 from cgmem.supervising.supervision import Supervision
 from cgmem.supervising.wakeups import READ
@@ -146,6 +147,114 @@ def test_exit_by_descriptor(play: Callable[..., Play], monkeypatch: pytest.Monke
     assert one.sinks.outcomes[0].duration_seconds == 0.5
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(out)
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let a pipe stand in for the pidfd, whose other end this closes: the process has ended."""
+    out, into = os.pipe()
+    monkeypatch.setattr(os, "pidfd_open", lambda pid, flags=0: out, raising=False)
+    return lambda: os.close(into)
+
+
+def test_who_waits_settles(play: Callable[..., Play], exits: Callable[[], None]) -> None:
+    """While a caller waits for the exit the poller lets it be; 20 ms after, it does the rest."""
+    one = play().begin()
+    with one.supervision.awaited():
+        one.scope.end(0)
+        exits()
+        one.advance(1)
+        assert one.sinks.outcomes == []
+        assert one.poller.steps == 0
+    one.supervision.left()
+    one.advance(0.02)
+
+    assert one.cause == "exited"
+
+
+def test_a_wait_in_vain(play: Callable[..., Play], exits: Callable[[], None]) -> None:
+    """A caller whose wait was cut short need not ask again: the poller tells the end."""
+    one = play().begin()
+    with pytest.raises(TimeoutError), one.supervision.awaited():
+        raise TimeoutError
+    one.scope.end(0)
+    exits()
+    one.advance(0)
+
+    assert one.cause == "exited"
+
+
+def test_interrupted_before_the_wait(play: Callable[..., Play], exits: Callable[[], None]) -> None:
+    """So it is for a Ctrl-C while the next scope is made ready."""
+    one = play().begin()
+
+    def interrupt(supervision: Supervision) -> None:
+        raise KeyboardInterrupt
+
+    one.sinks.idle = interrupt  # type: ignore[method-assign]  # it comes at any time
+    with pytest.raises(KeyboardInterrupt), one.supervision.awaited():
+        pass
+    one.scope.end(0)
+    exits()
+    one.advance(0)
+
+    assert one.cause == "exited"
+
+
+def test_no_room_to_hear_of_the_exit_again(
+    play: Callable[..., Play], exits: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel has no room for the descriptor any more, ticks find the end; it is told."""
+    one = play().begin()
+
+    def full(descriptor: int, mask: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(one.poller.wakeups, "add", full)
+    with pytest.raises(TimeoutError), one.supervision.awaited():
+        raise TimeoutError
+    exits()
+    one.scope.end(0)
+    one.advance(2)
+
+    assert one.cause == "exited"
+    assert any("no wake-ups, only ticks: " in text for text in one.sinks.warnings)
+
+
+def test_asking_again_puts_nothing_off(
+    play: Callable[..., Play], exits: Callable[[], None]
+) -> None:
+    """A caller who asks for the status every few milliseconds does not keep the poller away."""
+    one = play().begin()
+    with one.supervision.awaited():
+        one.scope.end(0)
+        exits()
+    for _ in range(3):
+        one.supervision.left()
+        one.advance(0.01)
+
+    assert one.cause == "exited"
+
+
+def test_an_interrupted_settling(
+    play: Callable[..., Play], exits: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Ctrl-C while the caller settles leaves it to the poller."""
+    one = play().begin()
+    one.scope.end(0)
+    exits()
+
+    def interrupt() -> Counters:
+        raise KeyboardInterrupt
+
+    process = MonitoredProcess(one.scope.popen.as_popen(), one.supervision)
+    with monkeypatch.context() as patched:
+        patched.setattr(one.scope, "counters", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            process.outcome()
+    one.advance(0.02)
+
+    assert one.cause == "exited"
 
 
 def test_leftovers_are_killed_and_named(play: Callable[..., Play]) -> None:
