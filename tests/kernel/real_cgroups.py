@@ -171,7 +171,11 @@ def base() -> Path:
 
 @contextmanager
 def stage(**files: str) -> Iterator[Path]:
-    """Give a delegated cgroup beside the scopes; `memory_max="64M"` sets its memory.max."""
+    """Give a delegated cgroup beside the scopes; `memory_max="64M"` sets its memory.max.
+
+    It has no swap: what is swapped out of a supervisor inside can't come back at the limit, and
+    where the kernel needs it (rseq(2)), that is a SIGSEGV.
+    """
     above = base()
     directory = above / f"stage-{os.getpid()}-{next(_stages)}"
     directory.mkdir()
@@ -180,6 +184,8 @@ def stage(**files: str) -> Iterator[Path]:
         set_xattr(directory, "user.delegate", b"1")
         for name, value in files.items():
             (directory / name.replace("_", ".", 1)).write_text(value)
+        with suppress(FileNotFoundError):  # the kernel was told not to count swap
+            (directory / "memory.swap.max").write_text("0")
         yield directory
     finally:
         (directory / "cgroup.kill").write_text("1")
@@ -247,7 +253,8 @@ class Script:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            pytest.fail(f"the script ended: {self.process.communicate()[1]}")
+            said_at_last = self.process.communicate()[1]
+            pytest.fail(f"the script ended with {self.process.returncode}: {said_at_last}")
         said: dict[str, Any] = json.loads(line)
         return said
 
