@@ -76,7 +76,7 @@ class _Ways:
 
     def _supervisor(self, mechanism: str) -> Supervisor:
         if mechanism not in self._supervisors:
-            fixed = {"log_dir": str(self._directory), "max": f"{BUDGET}B", "preflight": False}
+            fixed = {"log_dir": str(self._directory), "max": f"{BUDGET}B"}
             supervisor = Supervisor({**_SETTINGS[mechanism], **fixed})
             self._stack.callback(supervisor.close)
             self._supervisors[mechanism] = supervisor

@@ -86,24 +86,27 @@ def headroom(limits: Iterable[AncestorLimit]) -> Headroom | None:
 
 def own_headroom(proc: Path = Path("/proc")) -> Headroom | None:
     """What is left on this process's own cgroup path. Holds nothing open."""
-    found, path = [], _own_path(proc, read_proc(proc / "self/cgroup"))
+    found, path = [], _own_path(proc, read_proc(f"{proc}/self/cgroup"))
     if not path:  # cgroup2 may be mounted later
         _own_path.cache_clear()
     for directory in path:
-        limit = _limit_now(directory / kf.MEMORY_MAX)
+        limit = _limit_now(f"{directory}/{kf.MEMORY_MAX}")
         if limit is not None:
-            used = _limit_now(directory / kf.MEMORY_CURRENT) or 0
-            found.append(AncestorLimit(limit, directory, max(0, limit - used)))
+            used = _limit_now(f"{directory}/{kf.MEMORY_CURRENT}") or 0
+            found.append(AncestorLimit(limit, Path(directory), max(0, limit - used)))
     return headroom(found)
 
 
 @lru_cache(maxsize=1)
-def _own_path(proc: Path, _cgroups: bytes) -> list[Path]:
-    """The path up; anew when the text of `proc`/self/cgroup is another one: we were moved."""
+def _own_path(proc: Path, _cgroups: bytes) -> list[str]:
+    """The path up; anew when the text of `proc`/self/cgroup is another one: we were moved.
+
+    Text, for this is on the way of every start: joining Paths costs more than reading the files.
+    """
     hierarchy = find_hierarchy(proc)
     if hierarchy.mount is None or hierarchy.own is None:
         return []
-    return _path_up(hierarchy.own, hierarchy.mount)
+    return [str(directory) for directory in _path_up(hierarchy.own, hierarchy.mount)]
 
 
 def _path_up(base: Path, mount: Path) -> list[Path]:
@@ -129,7 +132,7 @@ def _close(descriptors: Iterable[int | None]) -> None:
             os.close(descriptor)
 
 
-def _descriptor(path: Path) -> int | None:
+def _descriptor(path: str | Path) -> int | None:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -140,7 +143,7 @@ def _descriptor(path: Path) -> int | None:
         return None  # the root has no limits; before 5.2 there are no local events
 
 
-def _limit_now(path: Path) -> int | None:
+def _limit_now(path: str) -> int | None:
     descriptor = _descriptor(path)
     try:
         return _limit(descriptor)

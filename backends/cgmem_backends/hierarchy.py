@@ -141,7 +141,7 @@ def _unescape(field: bytes) -> str:
     return os.fsdecode(field)
 
 
-def read_proc(path: Path) -> bytes:
+def read_proc(path: str | Path) -> bytes:
     """Read a file of /proc; b"" where it is missing. Raises as `find_hierarchy` does."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a fifth of Path.read_bytes

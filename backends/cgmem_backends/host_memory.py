@@ -13,9 +13,8 @@ from cgmem.contract import Headroom, SystemMemory
 
 MEMINFO = "/proc/meminfo"
 _READ_BYTES = 16384  # the file has about 1.5 kB
-_KEYS = frozenset(
-    (b"MemTotal", b"MemAvailable", b"MemFree", b"Buffers", b"Cached", b"Shmem", b"SwapFree")
-)
+_KEYS = ("MemTotal", "MemAvailable", "MemFree", "Buffers", "Cached", "Shmem", "SwapFree")
+_STARTS = {key: f"\n{key}:".encode() for key in _KEYS}
 
 
 def read_system_memory(headroom: Callable[[], Headroom | None] = lambda: None) -> SystemMemory:
@@ -30,13 +29,13 @@ def read_system_memory(headroom: Callable[[], Headroom | None] = lambda: None) -
 def parse_meminfo(text: bytes) -> dict[str, int]:
     """Parse the "KEY: N kB" lines that matter into bytes. One of another shape is skipped."""
     found: dict[str, int] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(b":")
-        if key not in _KEYS:
-            continue
+    lines = b"\n" + text
+    for key, start in _STARTS.items():
+        at = lines.find(start)
+        value, _, _ = lines[at + len(start) :].partition(b"\n") if at >= 0 else (b"", b"", b"")
         match value.split():
             case [number, b"kB"] if number.isdigit():
-                found[key.decode("ascii", "replace")] = int(number) * 1024
+                found[key] = int(number) * 1024
     return found
 
 
