@@ -115,22 +115,74 @@ def resolve(
     empty variable counts as unset. `total_bytes` is asked for only when a percentage is used.
     Raises `ConfigurationError`.
     """
+    global _last  # noqa: PLW0603  (one subprocess after another is started alike)
     environ = os.environ if environ is None else environ
     here = _here() if cwd is None else cwd
+    given = dict(arguments or {})
+    inputs = _Inputs(
+        given,
+        tuple(map(type, given.values())),
+        _set_variables(environ),
+        _config_file(config, environ, here),
+        here,
+        os.environ.get("HOME"),
+        agent_type,
+        argument_source,
+    )
+    last = _last
+    if last is not None and last[0] == inputs:
+        return last[1]
+    total = _Total(total_bytes)
+    settings = _resolved(inputs, total_bytes and total)
+    if not total.asked:
+        _last = inputs, settings
+    return settings
+
+
+class _Inputs(NamedTuple):
+    """All that settings come of, but for the machine's size."""
+
+    arguments: Mapping[str, object]
+    types: tuple[type, ...]
+    """Of the arguments: True is not 1."""
+    variables: Mapping[str, str]
+    file: ConfigFile | None
+    here: str
+    home: str | None
+    """What `~` in a path means."""
+    agent_type: str | None
+    argument_source: Callable[[str], str]
+
+
+_last: tuple[_Inputs, Settings] | None = None
+
+
+class _Total:
+    """Says how large the machine is, and remembers that it was asked: it can change."""
+
+    def __init__(self, total_bytes: Callable[[], int] | None) -> None:
+        self._total_bytes = total_bytes
+        self.asked = False
+
+    def __call__(self) -> int:
+        assert self._total_bytes is not None
+        self.asked = True
+        return self._total_bytes()
+
+
+def _resolved(inputs: _Inputs, total_bytes: Callable[[], int] | None) -> Settings:
     found: dict[str, _Found] = {}
-    file = _config_file(config, environ, here)
     agent_types: dict[str, dict[str, _Found]] = {}
     groups: dict[str, _Found] = {}
-    if file is not None:
-        agent_types = _from_file(file, found, total_bytes)
-        groups = _groups_of(file, total_bytes)
-        found.update(agent_types.get(agent_type or "", {}))
-    _from_environment(environ, found, arguments or {}, here, total_bytes)
-    if arguments:
-        _from_arguments(arguments, found, argument_source, here, total_bytes)
+    if inputs.file is not None:
+        agent_types = _from_file(inputs.file, found, total_bytes)
+        groups = _groups_of(inputs.file, total_bytes)
+        found.update(agent_types.get(inputs.agent_type or "", {}))
+    _from_environment(inputs, found, total_bytes)
+    _from_arguments(inputs, found, total_bytes)
     _find_group(found, groups)
     _check_together(found)
-    return _settings(found, agent_types, groups, file)
+    return _settings(found, agent_types, groups, inputs.file)
 
 
 def _here() -> str:
@@ -198,33 +250,30 @@ def _find_group(found: dict[str, _Found], groups: Mapping[str, _Found]) -> None:
         )
 
 
-def _from_environment(
-    environ: Mapping[str, str],
-    found: dict[str, _Found],
-    overridden: Mapping[str, object],
-    here: str,
-    total_bytes: Callable[[], int] | None,
-) -> None:
+def _set_variables(environ: Mapping[str, str]) -> dict[str, str]:
     present = _VARIABLES.intersection(environ)  # looking for each costs three times as much
-    for setting in TABLE if present else ():
-        text = environ.get(setting.variable, "") if setting.variable in present else ""
-        if text.strip() and overridden.get(setting.key) is None:
-            reading = Reading(setting.variable, "environment", here, total_bytes)
+    return {name: environ.get(name, "") for name in present}
+
+
+def _from_environment(
+    inputs: _Inputs, found: dict[str, _Found], total_bytes: Callable[[], int] | None
+) -> None:
+    for setting in TABLE if inputs.variables else ():
+        text = inputs.variables.get(setting.variable, "")
+        if text.strip() and inputs.arguments.get(setting.key) is None:
+            reading = Reading(setting.variable, "environment", inputs.here, total_bytes)
             found[setting.key] = _Found(setting.parse(text, reading), setting.variable)
 
 
 def _from_arguments(
-    arguments: Mapping[str, object],
-    found: dict[str, _Found],
-    source_of: Callable[[str], str],
-    here: str,
-    total_bytes: Callable[[], int] | None,
+    inputs: _Inputs, found: dict[str, _Found], total_bytes: Callable[[], int] | None
 ) -> None:
-    for key, value in arguments.items():
+    for key, value in inputs.arguments.items():
         if key not in BY_KEY:
             raise ConfigurationError(f"unknown setting {shown(key)}", hint=meant(key, BY_KEY))
         if value is not None:
-            reading = Reading(source_of(key), "argument", here, total_bytes)
+            source = inputs.argument_source(key)
+            reading = Reading(source, "argument", inputs.here, total_bytes)
             found[key] = _Found(BY_KEY[key].parse(value, reading), reading.source)
 
 

@@ -76,6 +76,43 @@ def test_two_resolutions_share_nothing_that_changes() -> None:
     assert resolved().origins["max"] == "default"
 
 
+def test_the_same_again_is_not_worked_out_again(tmp_path: Path) -> None:
+    """Hundreds start alike; whatever is not as it was is seen at once."""
+    file = tmp_path / "cgmem.yaml"
+    file.write_text("tick: 3\n")
+    arguments: dict[str, object] = {"max": "512M", "grace": 1, "log_dir": "logs"}
+    environ = {"CGMEM_STALL_AFTER": "7"}
+
+    def settings(**options: Any) -> Settings:
+        found: dict[str, Any] = {"cwd": str(tmp_path), **options}
+        return resolve(arguments, environ=environ, **found)
+
+    first = settings()
+    assert settings() is first
+
+    environ["CGMEM_STALL_AFTER"] = "8"
+    assert settings().stall_after_seconds == 8
+    arguments["max"] = "600M"
+    assert settings().max_bytes == 600 * MB
+    arguments["grace"] = True
+    with pytest.raises(ConfigurationError, match="True"):
+        settings()
+    arguments["grace"] = 1
+    file.write_text("tick: 3.5\n")
+    assert settings().tick_seconds == 3.5
+    assert settings(cwd="/nonexistent").log_dir == "/nonexistent/logs"
+    assert settings(cwd="/nonexistent").tick_seconds == 2
+
+
+def test_a_share_of_a_machine_that_grows() -> None:
+    """A percentage is of what the machine has now."""
+    sizes = iter([4 * GB, 8 * GB])
+
+    found = [resolved({"max": "50%"}, total_bytes=lambda: next(sizes)) for _ in range(2)]
+
+    assert [settings.max_bytes for settings in found] == [2 * GB, 4 * GB]
+
+
 def test_the_stronger_source_wins(tmp_path: Path) -> None:
     """File over default, environment over file, argument over environment; each says so."""
     text = "max: 1G\nswap: 1G\nbackend: psutil"
