@@ -18,8 +18,12 @@ from cgmem.contract import (
     SystemMemory,
     Usability,
 )
-from cgmem.errors import BackendUnavailable, ConfigurationError, EnforcementError
+from cgmem.errors import BackendUnavailable, CgmemError, ConfigurationError, EnforcementError
 from cgmem.shapes import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _CLASSES = {
     "cgroup2": ("cgmem_backends.cgroup2", "Cgroup2Backend"),
@@ -68,17 +72,24 @@ def load(name: str, leave: Leave = BY_RULE, group: Group | None = None) -> Backe
         raise ConfigurationError(
             f"backend {name!r} does not exist", hint=f"choose one of: auto, {', '.join(NAMES)}"
         ) from None
-    made = getattr(import_module(module), class_name)
+    made = getattr(_loaded(module), class_name)
     arguments = [leave] if name in MOVING else []
     options = {} if group is None else {"group": group}
     backend: Backend = made(*arguments, **options)
     return backend
 
 
+def _loaded(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:  # no descriptor is left to read it by, or it is not all there
+        raise CgmemError(f"a part of cgmem can't be loaded: {error}", hint="ulimit -n") from error
+
+
 def load_observer() -> ObservingBackend:
     """Load the backend that can watch a process that already runs."""
     module, class_name = _CLASSES[FALLBACK]
-    observer: ObservingBackend = getattr(import_module(module), class_name)()
+    observer: ObservingBackend = getattr(_loaded(module), class_name)()
     return observer
 
 
@@ -115,27 +126,27 @@ def choose(
 
 def system_memory() -> SystemMemory:
     """Read the machine's memory and the headroom of this process's own cgroup."""
-    host_memory = import_module("cgmem_backends.host_memory")
-    ancestry = import_module("cgmem_backends.ancestry")
+    host_memory = _loaded("cgmem_backends.host_memory")
+    ancestry = _loaded("cgmem_backends.ancestry")
     memory: SystemMemory = host_memory.read_system_memory(ancestry.own_headroom)
     return memory
 
 
 def is_supervised(record: ScopeRecord) -> bool:
     """Whether somebody lives who will tell this scope's end. True when in doubt."""
-    supervised: bool = import_module("cgmem_backends.scope_record").is_supervised(record)
+    supervised: bool = _loaded("cgmem_backends.scope_record").is_supervised(record)
     return supervised
 
 
 def pid_namespace() -> int:
     """Inode of this process's pid namespace; 0 where there is none to see."""
-    inode: int = import_module("cgmem_backends.scope_record").pid_namespace()
+    inode: int = _loaded("cgmem_backends.scope_record").pid_namespace()
     return inode
 
 
 def run_directory() -> str:
     """This user's directory for what is of use to live processes only; it may not be there."""
-    return str(import_module("cgmem_backends.run_directory").own_directory())
+    return str(_loaded("cgmem_backends.run_directory").own_directory())
 
 
 def process_events_command() -> list[str]:
@@ -145,7 +156,7 @@ def process_events_command() -> list[str]:
 
 def process_start(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot; None where it is gone or unknown."""
-    ticks: int | None = import_module("cgmem_backends.scope_record").process_start(pid)
+    ticks: int | None = _loaded("cgmem_backends.scope_record").process_start(pid)
     return ticks
 
 

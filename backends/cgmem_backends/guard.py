@@ -162,7 +162,7 @@ class Guard:
             status = starter.wait()
             if status:
                 raise ChildProcessError(errno.ECHILD, f"{self._shell} ended with status {status}")
-        except (CgmemError, OSError, subprocess.SubprocessError) as error:
+        except (CgmemError, OSError, subprocess.SubprocessError, ImportError) as error:
             self._failed(error)
         finally:
             os.close(read_fd)

@@ -84,7 +84,7 @@ class Starter:
 
         `check` may refuse it for what is held. Raises what `check` and subprocess.Popen raise,
         `EnforcementError`, `BackendUnavailable`, `CgroupError`, `ScopeVanished` where somebody
-        removes the empty scope again and again.
+        removes the empty scope again and again, `CgmemError` where a part of cgmem can't be loaded.
         """
         limits = limits_of(settings)
         for attempt in (1, 2):
@@ -99,6 +99,11 @@ class Starter:
                 if attempt == 2:
                     raise
                 continue
+            except ImportError as error:  # no descriptor is left to read a module by
+                _discard(scope)
+                raise CgmemError(
+                    f"the command can't be started: {error}", hint="ulimit -n"
+                ) from error
             except BaseException:
                 _discard(scope)
                 raise

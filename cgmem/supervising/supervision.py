@@ -567,7 +567,8 @@ class Supervision:
             self._poller.wake_by(self, *descriptor)
 
     def _finish(self) -> None:
-        # First the poller: a closed descriptor's number may belong to somebody else at once.
+        outcome = self._make_outcome()  # what can fail comes first: then it is tried again
+        # Before the descriptors are closed: their numbers may belong to somebody else at once.
         self._poller.remove(self)
         if self._emptying.stays:
             attempt(self._note_that_it_stays, self._telling.warn)
@@ -576,7 +577,6 @@ class Supervision:
         except (CgmemError, OSError) as error:
             self._telling.warn(f"clean-up: {error}")
         self._close_main()
-        outcome = self._make_outcome()
         if outcome.cause == "hard_limit":
             self.level = "ABORTED"
             self._tell_abort()

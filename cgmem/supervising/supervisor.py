@@ -24,7 +24,7 @@ from cgmem.contract import (
     ScopeRecord,
     SystemMemory,
 )
-from cgmem.errors import EnforcementError
+from cgmem.errors import CgmemError, EnforcementError
 from cgmem.logs.memory_logs import MemoryLogs
 from cgmem.shapes import NamedTuple
 from cgmem.supervising.callbacks import Callbacks
@@ -351,7 +351,7 @@ class Supervisor:
         if self._memory is None or now - self._memory[0] > MEMORY_FRESH_SECONDS:
             try:
                 self._memory = now, selector.system_memory()
-            except OSError:  # no descriptor left: older numbers are better than none
+            except (OSError, CgmemError):  # no descriptor left: old numbers are better
                 if self._memory is None:
                     raise
         return self._memory[1]

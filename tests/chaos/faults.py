@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.chaos.ledger import Ledger
 from tests.chaos.stage import Stage, marked
+from tests.chaos.supervisor import FILLER
 from tests.helpers.waiting import PATIENCE
 
 Fault = Callable[[Stage, Ledger, str, int, random.Random], None]
@@ -32,6 +33,7 @@ def supervisor_killed(
     killed.began.wait(PATIENCE)
     time.sleep(draw.uniform(0.0, 6.0))
     killed.sigkill()
+    ledger.killed(f"{seed}k")
     ledger.check_inside(marked())
     ledger.left(beside.finish())
 
@@ -39,7 +41,7 @@ def supervisor_killed(
 def disk_full(stage: Stage, ledger: Ledger, seed: str, count: int, draw: random.Random) -> None:
     """The log disk is full for a while."""
     running = stage.supervise(ledger, seed, count, stage.disk)
-    filler = stage.disk / "filler"
+    filler = stage.disk / FILLER
     running.began.wait(PATIENCE)
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:

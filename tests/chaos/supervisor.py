@@ -12,6 +12,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +22,8 @@ from cgmem.supervising.supervisor import Supervisor
 from tests.chaos import plan
 
 AT_ONCE = 6
+FILLER = "filler"
+"""A file that fills the log directory's disk. What waits to be logged at the end needs room."""
 PATIENCE = 120.0
 
 
@@ -63,6 +66,8 @@ def main(seed: str, count: int, log_dir: str, nofile: int | None) -> None:
         running = [pool.submit(run_one, supervisor, one, f"{seed}/{one}") for one in ids]
         for one in running:
             one.result()
+    while os.path.exists(f"{log_dir}/{FILLER}"):  # noqa: PTH110  (what waits needs room)
+        time.sleep(0.05)
     supervisor.close()
     say(done=True, threads=threading.active_count())
 

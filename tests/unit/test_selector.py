@@ -6,7 +6,7 @@ import pytest
 
 from cgmem import selector
 from cgmem.contract import BY_RULE, Backend, Capabilities, Group, Leave, Usability
-from cgmem.errors import BackendUnavailable, ConfigurationError, EnforcementError
+from cgmem.errors import BackendUnavailable, CgmemError, ConfigurationError, EnforcementError
 from tests.unit.fakes import FakeBackend, FakeClock
 
 
@@ -153,3 +153,11 @@ def test_a_group_takes_the_kernel(backends: dict[str, FakeBackend]) -> None:
     for wanted in ("auto", "psutil"):
         with pytest.raises(EnforcementError, match="group build is the kernel's to hold"):
             selector.choose(wanted, group=group)
+
+
+def test_a_part_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of descriptors, or half installed: an error of ours that says which part."""
+    monkeypatch.setitem(selector._CLASSES, "cgroup2", ("cgmem_backends.nonexistent", "X"))
+
+    with pytest.raises(CgmemError, match=r"can't be loaded: .*cgmem_backends\.nonexistent"):
+        selector.load("cgroup2")

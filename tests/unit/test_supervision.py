@@ -257,6 +257,19 @@ def test_an_interrupted_settling(
     assert one.cause == "exited"
 
 
+def test_an_end_that_fails_is_tried_again(play: Callable[..., Play]) -> None:
+    """What can't be told of an end for an error of ours is told once that has passed."""
+    one = play().begin()
+    one.scope.end(0)
+    one.sinks.errors["system_memory"] = RuntimeError("x")
+    with pytest.raises(RuntimeError):
+        one.supervision.settle()
+    del one.sinks.errors["system_memory"]
+    one.advance(2)
+
+    assert one.cause == "exited"
+
+
 def test_leftovers_are_killed_and_named(play: Callable[..., Play]) -> None:
     """What lives on in the scope is killed; the outcome names it and waits for its end."""
     one = play().begin()

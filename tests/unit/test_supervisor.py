@@ -207,6 +207,19 @@ def test_a_start_that_fails_removes_its_scope(supervisor: Supervisor, backend: F
     assert scope.detached == 1
 
 
+def test_a_module_that_cannot_be_read(supervisor: Supervisor, backend: FakeBackend) -> None:
+    """Out of descriptors a module that a start needs can't be read: an error like any other."""
+    scope = FakeScope(FakeClock())
+    scope.living = []
+    scope.errors["start"] = ImportError("_ctypes.so: Too many open files")
+    backend.scopes = [scope]
+
+    with pytest.raises(CgmemError, match=r"can't be started: _ctypes\.so: Too many open files"):
+        start(supervisor)
+
+    assert scope.detached == 1
+
+
 def test_an_interrupted_start_leaves_no_child(supervisor: Supervisor, backend: FakeBackend) -> None:
     """A start that was interrupted with a child inside ends the child."""
     scope = FakeScope(FakeClock())
@@ -739,7 +752,7 @@ outcome = p.outcome(60)
 for descriptor in held:
     os.close(descriptor)
 assert outcome.cause == "exited", outcome
-assert len(told) <= 5, told
+assert len(told) <= 8, told  # each of ten ticks has more than one that fails
 assert cgmem.run(["true"], supervisor=s).exit_code == 0
 s.close()
 """
