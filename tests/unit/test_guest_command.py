@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cgmem_guest import apt, deps
+from cgmem_guest import apt, deps, run
 from cgmem_guest.cli import parse, split
-from cgmem_guest.errors import GuestError
+from cgmem_guest.errors import GuestError, KernelBrokeError
 from cgmem_guest.image import Image
 from cgmem_guest.qemu import Disk, Machine, kernel_cmdline, qemu_argv
 from cgmem_guest.recipe import GUESTS, TRIXIE
@@ -245,3 +245,28 @@ def test_first_trouble(tmp_path: Path) -> None:
 
     assert first_trouble(console).endswith("[2.0] BUG: unable to handle")
     assert first_trouble(tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_a_kernel_that_breaks_at_boot(
+    breaks: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is booted once more, and that is said; a second time it is an error."""
+    done = run.Finished(0, 1.0, 2.0, "tcg", "6.12", "3.13")
+    boots = iter([KernelBrokeError("debian13: int3")] * breaks + [done])
+
+    def boot(*_: object) -> run.Finished:
+        found = next(boots)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(run, "_run_once", boot)
+    job = run.Job(GUESTS["debian13"], ["true"], Path("/tree"))
+    if breaks == 1:
+        assert run.run_job(job, lambda output: None) == done
+    else:
+        with pytest.raises(KernelBrokeError):
+            run.run_job(job, lambda output: None)
+
+    assert "int3\ndebian13: booting once more" in capsys.readouterr().err

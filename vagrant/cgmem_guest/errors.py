@@ -9,3 +9,7 @@ class GuestError(Exception):
 
 class GuestStoppedError(GuestError):
     """A guest was stopped because the user asked for it; there is nothing to look into."""
+
+
+class KernelBrokeError(GuestError):
+    """The guest's kernel broke before the job began, so nothing of the job can be the cause."""

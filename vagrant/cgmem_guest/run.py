@@ -14,12 +14,13 @@ from pathlib import Path
 from . import host
 from .cache import cache_root, prune
 from .deps import compile_site, ensure_deps, ensure_project, pytest_plugins, requirements
-from .errors import GuestError, GuestStoppedError
+from .errors import GuestError, GuestStoppedError, KernelBrokeError
 from .image import Image, ensure_image
 from .jobtar import Cargo, write_job_tar
 from .machine import Run, Sink
 from .qemu import Accelerator, Disk, Machine, choose_accelerator
 from .recipe import Guest
+from .report import say
 from .results import Results, read_results
 from .tree import copy_tree, project_files
 
@@ -65,8 +66,18 @@ def run_job(job: Job, sink: Sink, stop: threading.Event | None = None) -> Finish
     """Run `job` and give its output to `sink` as it comes; b"" says that this was all.
 
     Raises GuestError, with the console's last lines and its path, when the guest fails to boot,
-    runs out of time, oopses, returns no result, or when another thread sets `stop`.
+    runs out of time, oopses, returns no result, or when another thread sets `stop`. One whose
+    kernel breaks before the job begins is booted once more: while an emulated kernel patches its
+    own code, the other processor may meet the half of it (one boot in sixty, an "int3" oops).
     """
+    try:
+        return _run_once(job, sink, stop)
+    except KernelBrokeError as err:
+        say(f"{err}\n{job.guest.name}: booting once more")
+        return _run_once(job, sink, stop)
+
+
+def _run_once(job: Job, sink: Sink, stop: threading.Event | None) -> Finished:
     host.require_amd64()
     host.require(["qemu-system-x86_64", "setpriv"])
     began = time.monotonic()
@@ -149,7 +160,7 @@ def _carry_out(run: Run, job: Job, folder: Path) -> Results:
     except GuestError as err:
         tail = host.last_lines(console, 30)
         trouble = first_trouble(console)
-        raise GuestError(
+        raise (KernelBrokeError if trouble and run.boot_seconds is None else GuestError)(
             f"{job.guest.name}: {err}{trouble}\nlast lines of the console:\n{tail}\n"
             f"the whole console log: {console}"
         ) from err
