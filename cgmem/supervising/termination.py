@@ -30,17 +30,23 @@ def ask_to_end(scope: Scope, main: MainProcess | None, warn: Callable[[str], Non
 def send(scope: Scope, main: MainProcess | None, signum: int) -> None:
     """Signal every process of the scope, and the main process also where it was moved out.
 
-    Raises `CgmemError` or OSError. (pam_systemd moves what su and sudo start to a session's
-    cgroup.)
+    Raises `CgmemError` or OSError where the scope can't be reached, for want of a descriptor, say;
+    the main process has its signal then, which takes none. (pam_systemd moves what su and sudo
+    start to a session's cgroup.)
     """
     inside: list[int] = []
+    failure: CgmemError | OSError | None = None
     try:
         inside = scope.pids()
         scope.signal(signum)
     except ScopeVanished:
         pass
+    except (CgmemError, OSError) as error:
+        inside, failure = [], error
     if main is not None and main.pid is not None and main.pid not in inside:
         main.send_signal(signum)
+    if failure is not None:
+        raise failure
 
 
 def attempt(step: Callable[[], object], warn: Callable[[str], None]) -> None:

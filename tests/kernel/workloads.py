@@ -214,7 +214,7 @@ time.sleep(float(sys.argv[3]))
 
 
 def _share(budget: Budget, _path: Path) -> list[str]:
-    processes = 20 if budget.full_size else 4  # each has some 1.5 MB of its own
+    processes = 20 if budget.full_size else 3  # each has some 2.5 MB of its own
     return real.python(SHARE, budget.critical_mb // 5, processes, budget.seconds)
 
 
@@ -253,7 +253,7 @@ HONEST = {
     "read": Workload("reading a file of 4 x high, 1 GB at full size", _read, file_mb=_file_mb),
     "write": Workload("writing a file of 4 x high, 1 GB at full size", _write),
     "metadata": Workload("a metadata walk, over a million names at full size", _walk),
-    "shared": Workload("memory shared by 20 processes (4 at the small size)", _share),
+    "shared": Workload("memory shared by 20 processes (3 at the small size)", _share),
     "build": Workload("a fork-heavy build", _build),
     "near": Workload("computing 2 MB below high", _near),
     "collected": Workload("a garbage collector's saw-tooth below high", _collected),

@@ -257,6 +257,20 @@ def test_an_interrupted_settling(
     assert one.cause == "exited"
 
 
+def test_the_main_process_is_ended_where_the_group_is_out_of_reach(
+    play: Callable[..., Play],
+) -> None:
+    """Out of descriptors the group can't be signalled; its main process can, and is."""
+    one = play().begin()
+    one.scope.errors["pids"] = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    one.supervision.abort("abort")
+    assert TERM in one.scope.popen.sent
+
+    one.advance(60)
+
+    assert KILL in one.scope.popen.sent
+
+
 def test_an_end_that_fails_is_tried_again(play: Callable[..., Play]) -> None:
     """What can't be told of an end for an error of ours is told once that has passed."""
     one = play().begin()
