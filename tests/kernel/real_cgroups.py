@@ -173,8 +173,8 @@ def base() -> Path:
 def stage(**files: str) -> Iterator[Path]:
     """Give a delegated cgroup beside the scopes; `memory_max="64M"` sets its memory.max.
 
-    It has no swap: what is swapped out of a supervisor inside can't come back at the limit, and
-    where the kernel needs it (rseq(2)), that is a SIGSEGV.
+    It has no swap: what is swapped out of a supervisor inside can't come back at the limit, and one
+    was seen to die of it without a word.
     """
     above = base()
     directory = above / f"stage-{os.getpid()}-{next(_stages)}"
