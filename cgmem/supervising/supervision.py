@@ -567,8 +567,7 @@ class Supervision:
             self._poller.wake_by(self, *descriptor)
 
     def _finish(self) -> None:
-        outcome = self._make_outcome()  # what can fail comes first: then it is tried again
-        # Before the descriptors are closed: their numbers may belong to somebody else at once.
+        # First the poller: a closed descriptor's number may belong to somebody else at once.
         self._poller.remove(self)
         if self._emptying.stays:
             attempt(self._note_that_it_stays, self._telling.warn)
@@ -577,6 +576,7 @@ class Supervision:
         except (CgmemError, OSError) as error:
             self._telling.warn(f"clean-up: {error}")
         self._close_main()
+        outcome = self._make_outcome()
         if outcome.cause == "hard_limit":
             self.level = "ABORTED"
             self._tell_abort()
@@ -596,7 +596,7 @@ class Supervision:
     def _system_memory(self) -> SystemMemory:
         try:
             return self._sinks.system_memory()
-        except (CgmemError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  (nobody tries again: there must be an outcome)
             self._telling.warn(f"the machine's memory can't be read: {error}")
             return SystemMemory(0, 0)
 
