@@ -1,4 +1,7 @@
-"""Chaos: every fault once, with few subprocesses and with many. `make chaos` runs longer."""
+"""Chaos: one short round, then every fault with few subprocesses and with many.
+
+`make chaos` runs longer.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,22 @@ import pytest
 
 from tests.kernel import real_cgroups as real
 
+ONE_ROUND = ("--seconds", "0.1", "--at-least", "0", "--jobs", "4")
 FEW = ("--seconds", "0", "--jobs", "4")
 MANY = ("--seconds", "0")
 
+LONG = pytest.mark.long  # out of descriptors for good, a round can take minutes
 
-@pytest.mark.long  # out of descriptors for good, a round can take minutes
+
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("how", [FEW, MANY], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(ONE_ROUND, id="one round"),
+        pytest.param(FEW, id="few", marks=LONG),
+        pytest.param(MANY, id="many", marks=LONG),
+    ],
+)
 def test_chaos_breaks_nothing(how: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever is done to a supervisor, no process, scope or stats line is lost, and none torn."""
     real.need_cgroup2()
