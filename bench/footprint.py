@@ -52,20 +52,20 @@ def _measured(count: int, kind: str) -> Iterator[tuple[str, tuple[float, float] 
     """The same subprocesses are watched by cgmem, by a bare loop beside it, then by psutil."""
     bare = bare_rss()
     with tempfile.TemporaryDirectory() as directory:
-        with _watcher("cgmem", count, kind, directory) as cgmem:
-            found = json.loads(_line(cgmem))
+        with watcher("cgmem", count, kind, directory) as cgmem:
+            found = json.loads(line_of(cgmem))
             watchers = [cgmem]
-            with _watcher("pread", *found["directories"]) as floor:
+            with watcher("pread", *found["directories"]) as floor:
                 if found["directories"]:
-                    _line(floor)
+                    line_of(floor)
                     watchers.append(floor)
-                results = _go(watchers)
+                results = measured_for(SECONDS, watchers)
             yield f"cgmem ({found['backend']})", _over(results[0], bare)
             if found["directories"]:
                 yield "two preads a scope, nothing else", _over(results[1], bare)
-            with _watcher("psutil", *found["pids"]) as poller:
-                _line(poller)
-                yield "2 s psutil poller", _over(_go([poller])[0], bare)
+            with watcher("psutil", *found["pids"]) as poller:
+                line_of(poller)
+                yield "2 s psutil poller", _over(measured_for(SECONDS, [poller])[0], bare)
     yield "con-duct", _ducts(count, kind, bare)
 
 
@@ -74,9 +74,10 @@ def _over(found: Any, bare: float) -> tuple[float, float]:
 
 
 @contextmanager
-def _watcher(what: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def watcher(what: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A process of `bench.watchers`: says when it is ready, measures itself when told to."""
-    words = [sys.executable, "-m", "bench.watchers", what]
+    # Not `-m`: what that imports to find a module is no part of the answer.
+    words = [sys.executable, "-c", "from bench.watchers import main; main()", what]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -86,7 +87,8 @@ def _watcher(what: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         yield process  # its stdin is closed next, and it ends
 
 
-def _line(process: subprocess.Popen[str]) -> str:
+def line_of(process: subprocess.Popen[str]) -> str:
+    """The next line that a watcher says; raises Absent if it has ended."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -94,12 +96,13 @@ def _line(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def _go(watchers: Sequence[subprocess.Popen[str]]) -> list[Any]:
+def measured_for(seconds: float, watchers: Sequence[subprocess.Popen[str]]) -> list[Any]:
+    """What each has used in the same seconds."""
     for process in watchers:
         assert process.stdin is not None
-        process.stdin.write(f"{SECONDS}\n")
+        process.stdin.write(f"{seconds}\n")
         process.stdin.flush()
-    return [json.loads(_line(process)) for process in watchers]
+    return [json.loads(line_of(process)) for process in watchers]
 
 
 def _ducts(count: int, kind: str, bare: float) -> tuple[float, float] | str:

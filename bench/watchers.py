@@ -1,6 +1,6 @@
 """Processes that watch N subprocesses at a tick of 2 s, and measure themselves.
 
-Usage: python3 -m bench.watchers cgmem|pread|psutil
+Usage: python3 -c "from bench.watchers import main; main()" cgmem|pread|psutil|agents
 The first line of stdin is a JSON list of arguments. Each answers with a line when it is ready;
 then every line with a number of seconds is answered with what it used in that time; it ends when
 stdin does. Each imports only what it needs: its memory is a part of the answer.
@@ -15,6 +15,15 @@ import time
 from collections.abc import Callable
 
 TICK = 2.0
+AGENT = """
+import time
+while True:
+    held = bytearray(40 << 20)
+    time.sleep(0.2)
+    del held
+    time.sleep(0.2)
+"""
+"""Takes and gives back memory several times within a tick, so that no look finds it at rest."""
 BUSY = """
 while (1) { my $held = "x" x (2 << 20); $held = undef; select(undef, undef, undef, 0.2); }
 """
@@ -24,16 +33,30 @@ while (1) { my $held = "x" x (2 << 20); $held = undef; select(undef, undef, unde
 def main() -> None:
     """Become the watcher in argv[1]."""
     arguments = json.loads(sys.stdin.readline())
-    {"cgmem": _cgmem, "pread": _pread, "psutil": _psutil}[sys.argv[1]](arguments)
+    {"cgmem": _cgmem, "pread": _pread, "psutil": _psutil, "agents": _agents}[sys.argv[1]](arguments)
 
 
 def _measured(work: Callable[[float], None]) -> None:
     for line in sys.stdin:
         seconds = float(line)
+        writes, written = _written()
         began, used = time.monotonic(), time.process_time()
         work(began + seconds)
         cpu = 100 * (time.process_time() - used) / (time.monotonic() - began)
-        print(json.dumps({"cpu": cpu, "rss_mb": _rss_mb()}), flush=True)
+        writes_after, written_after = _written()
+        found = {
+            "cpu": cpu,
+            "rss_mb": _rss_mb(),
+            "writes": writes_after - writes,
+            "written": written_after - written,
+        }
+        print(json.dumps(found), flush=True)
+
+
+def _written() -> tuple[int, int]:
+    with open("/proc/self/io") as file:
+        found = dict(line.split(": ") for line in file)
+    return int(found["syscw"]), int(found["wchar"])
 
 
 def _rss_mb() -> float:
@@ -70,7 +93,7 @@ def _cgmem(arguments: list[str]) -> None:
         "pids": [process.pid for process in started],
     }
     print(json.dumps(ready), flush=True)
-    _measured(lambda until: time.sleep(until - time.monotonic()))
+    _measured(_sleeping)
     for process in started:
         process.supervision.kill("abort")
     for process in started:
@@ -108,12 +131,24 @@ def _psutil(pids: list[str]) -> None:
     _measured(_ticking(look))
 
 
+def _agents(arguments: list[str]) -> None:
+    from cgmem.task_tool import TaskToolConfiguration, TaskToolHelper
+
+    count, directory = int(arguments[0]), arguments[1]
+    config = TaskToolConfiguration(command=[sys.executable, "-c", AGENT])
+    with TaskToolHelper(directory, config) as helper:
+        started = [helper.create_agent_subprocess("engineer", "work") for _ in range(count)]
+        time.sleep(5)  # what is new about them has been looked at
+        print(started[0]["memory_monitoring"]["backend"], flush=True)
+        _measured(_sleeping)
+
+
+def _sleeping(until: float) -> None:
+    time.sleep(until - time.monotonic())
+
+
 def _more_files() -> None:
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,13 +7,16 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from cgmem.config.setting_table import BY_KEY
 from cgmem.contract import Alert, Cause
 from cgmem.supervising.outcome import Outcome
 from cgmem.supervising.process import MonitoredProcess
 from cgmem.supervising.supervisor import Hooks, Supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _lock = threading.Lock()
 _default: Supervisor | None = None

@@ -76,6 +76,22 @@ def test_a_plain_run_imports_no_click(tmp_path: Path) -> None:
     assert done.stdout == "0\n"
 
 
+def test_a_spawn_imports_nothing_heavy(tmp_path: Path) -> None:
+    """What a program gets that spawns by `import cgmem` and nothing more, is what is needed."""
+    code = (
+        "import sys; bare = set(sys.modules); import cgmem;"
+        "cgmem.run(['true'], backend='psutil', log_dir=sys.argv[1]);"
+        "heavy = {'click', 'yaml', 'jeepney', 'asyncio', 'dataclasses', 'inspect', 'logging',"
+        " 'typing', 'tempfile', 'random', 'cgmem.supervising.remains', 'cgmem.system_monitor'};"
+        "print(*sorted(heavy & set(sys.modules) - bare))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=True
+    )
+
+    assert done.stdout == "\n"
+
+
 def test_the_mechanisms_import_nothing_heavy() -> None:
     """What a start in a cgroup loads, whoever gives it; D-Bus's library comes when it is spoken."""
     code = (
