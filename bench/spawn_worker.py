@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -71,7 +71,8 @@ class _Ways:
             return lambda: subprocess.Popen(COMMAND).wait()
         mechanism = way.partition("), ")[2] or way
         if mechanism in _SETTINGS:
-            return partial(_spawn, self._supervisor(mechanism), "outcome" in way)
+            options = {"umask": 0o22} if "umask" in way else {}
+            return partial(_spawn, self._supervisor(mechanism), "outcome" in way, options)
         return partial(finished_under, way, Budget(BUDGET, self._directory), COMMAND)
 
     def _supervisor(self, mechanism: str) -> Supervisor:
@@ -83,9 +84,9 @@ class _Ways:
         return self._supervisors[mechanism]
 
 
-def _spawn(supervisor: Supervisor, to_the_outcome: bool) -> None:
+def _spawn(supervisor: Supervisor, to_the_outcome: bool, options: Mapping[str, Any]) -> None:
     try:
-        process = cgmem.spawn(COMMAND, supervisor=supervisor)
+        process = cgmem.spawn(COMMAND, supervisor=supervisor, **options)
     except CgmemError as error:
         raise Absent(str(error)) from error
     if to_the_outcome:
