@@ -19,6 +19,7 @@ from bench.report import answered, as_markdown, machine, write
 
 MODULES = (
     "spawn",
+    "parts",
     "command",
     "overshoot",
     "stall",
