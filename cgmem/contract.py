@@ -317,10 +317,12 @@ class Scope(Protocol):
     def pids(self) -> list[int]:
         """Ids of the processes inside, nested scopes included. Empty once the scope is gone."""
 
-    def close(self) -> bool:
+    def close(self, before: Callable[[], object] | None = None) -> bool:
         """Remove the scope if no process is left in it; True once it is gone. Never kills.
 
-        Descriptors stay open until `detach`: whoever waits on them must stop first.
+        `before` is called once no process is left, and while the scope is still there if that can
+        be seen. It may `detach`; else descriptors stay open until then, and whoever waits on them
+        must stop first.
         """
 
     def sweep(self) -> bool:

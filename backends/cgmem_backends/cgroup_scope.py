@@ -234,9 +234,23 @@ class CgroupScope:
         """Processes inside, nested cgroups included."""
         return cg.pids(self.directory)
 
-    def close(self) -> bool:
+    def close(self, before: Callable[[], object] | None = None) -> bool:
         """Remove the cgroup, nested ones first; False while a process is inside."""
-        return cg.remove(self.directory, self._rmdir)
+        if before is not None and self._is_empty():
+            before()
+            before = None
+        gone = cg.remove(self.directory, self._rmdir)
+        if gone and before is not None:
+            before()
+        return gone
+
+    def _is_empty(self) -> bool:
+        """False also where it can't be seen: it has vanished, or there is no descriptor left."""
+        try:
+            events = cg.read_file(self.directory, kf.EVENTS)
+        except (CgmemError, OSError):
+            return False
+        return events is not None and kf.parse_keyed(events).get("populated") == 0
 
     def sweep(self) -> bool:
         """Remove the cgroup; rmdir(2) decides which of several callers did it."""

@@ -214,12 +214,14 @@ class PsutilScope:
             return []
         return sorted(process.pid for process in self._tree.processes(fresh=True))
 
-    def close(self) -> bool:
+    def close(self, before: Callable[[], object] | None = None) -> bool:
         """Remove the record once no process is left; True then."""
         if self._closed:
             return True
         if self.pids() or self._one_may_be_missing():
             return False
+        if before is not None:
+            before()
         self._closed = True
         try:
             self._run_directory.remove(self._token)

@@ -38,7 +38,7 @@ class Reader:
         """
         with ExitStack() as stack:
             # All are open before the first is read: a rotation meanwhile loses none.
-            files = [stack.enter_context(path.open("rb")) for path in _with_rotated(self._path)]
+            files = [stack.enter_context(path.open("rb")) for path in with_rotated(self._path)]
             seen = set[tuple[int, int]]()
             for file in files:
                 found = os.fstat(file.fileno())
@@ -101,7 +101,7 @@ class Reader:
             self.skipped += 1
 
 
-def _with_rotated(path: Path) -> list[Path]:
+def with_rotated(path: Path) -> list[Path]:
     """The file and what it was rotated to (PATH.1 is the youngest), the oldest first."""
     name = re.compile(re.escape(path.name) + r"\.([1-9][0-9]*)")
     try:

@@ -106,6 +106,7 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
         sigkill_needed=seen.sigkill_needed,
         unobserved=seen.unobserved,
         agent_type=record.agent_type,
+        started_at=record.started_at,
         snapshot=_snapshot(seen),
     )
 

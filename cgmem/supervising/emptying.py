@@ -36,14 +36,15 @@ class Emptying:
         self.leftovers = self._pids()
         self.stays = True
 
-    def step(self, *, dying: bool, in_grace: bool) -> bool:
+    def step(self, before: Callable[[], object], *, dying: bool, in_grace: bool) -> bool:
         """Whether the scope is gone, or is to be left; else what is left in it gets killed.
 
+        `before` is called before the scope is removed, if nothing is seen to live in it.
         `dying`: it was killed as a group, so whoever is still inside was not left behind.
         `in_grace`: SIGTERM was sent, and what obeys may yet do so.
         """
         try:
-            if self._scope.close():
+            if self._scope.close(before):
                 return True
             if not self.leftovers and not dying:
                 self.leftovers = self._pids()

@@ -57,6 +57,8 @@ class Outcome(NamedTuple):
     snapshot: dict[str, Any] | None = None
     """The last look at what filled the memory; `at` is seconds since the start."""
     agent_type: str | None = None
+    started_at: float = 0.0
+    """Seconds since the epoch."""
     stdout: Any = None
     """What `cgmem.run` captured, as subprocess.run."""
     stderr: Any = None

@@ -151,7 +151,7 @@ class MonitoredProcess:
         Raises subprocess.TimeoutExpired after `timeout` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        if self.supervision.outcome is None:
+        if not self.supervision.ended.is_set():
             self._wait_to_settle(timeout)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not self.supervision.ended.wait(left):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from cgmem import selector
 from cgmem.config.settings import Settings
@@ -132,9 +133,18 @@ def find_orphan(
 
 def _swept(backend: Backend, scope: Scope, settings: Settings, memory: SystemMemory) -> Swept:
     record = scope.record
-    told = record.concluded or not record.subprocess_id
+    told = record.concluded or not record.subprocess_id or _was_told(record)
     outcome = None if told else _unobserved_end(backend, scope, settings, memory)
     return Swept(backend.name, scope.location, record, outcome)
+
+
+def _was_told(record: ScopeRecord) -> bool:
+    """Its supervisor was killed after it had written the line, before it removed the scope."""
+    from cgmem.logs.told import is_told  # what sweeps at every start seldom finds anything
+
+    return record.log_dir is not None and is_told(
+        Path(record.log_dir), record.subprocess_id, record.started_at
+    )
 
 
 def _unobserved_end(

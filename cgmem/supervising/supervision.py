@@ -94,6 +94,7 @@ class Supervision:
         self.level: Level = "OK"
         self.watch = Watch(scope, clock, baseline)
         self.outcome: Outcome | None = None
+        """Set once no process is left. Logged next; the scope may be there until `ended`."""
         self.ended = threading.Event()
         self._sinks = sinks
         self._poller = poller
@@ -185,21 +186,19 @@ class Supervision:
     def tick(self, now: float) -> None:
         """Look. Not called while the scope rests."""
         with self._lock:
-            if self.outcome is not None:
-                return
-            if self._only_ticks_tell():
-                self._has_ended()  # before the look: what is left is no size of its own
-            self._look(if_changed=self.watch.quiet)
+            if self.outcome is None:
+                if self._only_ticks_tell():
+                    self._has_ended()  # before the look: what is left is no size of its own
+                self._look(if_changed=self.watch.quiet)
         if self._only_ticks_tell():
             self.settle()
 
     def woken(self, now: float) -> None:
         """Something happened: look, carry out what is due, settle if the end has come."""
         with self._lock:
-            if self.outcome is not None:
-                return
-            self._has_ended()  # before the look, as in tick
-            self._look(if_changed=True)
+            if self.outcome is None:
+                self._has_ended()  # before the look, as in tick
+                self._look(if_changed=True)
         if self.settle():  # first: who obeyed in time needs no SIGKILL, however late we are
             return
         with self._lock:
@@ -329,14 +328,15 @@ class Supervision:
             return False
         with self._lock:
             self._due.settle = None
-            if self.outcome is None and self._has_ended():
-                self._counters = self._last_read()
-                self._tell_late_kill()
+            if not self.ended.is_set() and self._has_ended():
+                if self.outcome is None:
+                    self._counters = self._last_read()
+                    self._tell_late_kill()
                 if self._emptied():
                     self._finish()
                 else:
                     self._wait_until_emptied()
-            return self.outcome is not None
+            return self.ended.is_set()
 
     def let_go(self) -> None:
         """Stop supervising a live subprocess: its hard limit stays, the brake is lifted.
@@ -536,7 +536,9 @@ class Supervision:
     def _emptied(self) -> bool:
         # Removing a cgroup wakes whoever waits on its files: nobody needs that.
         self._wakes_muted(True)
-        emptied = self._emptying.step(dying=self._group_was_killed(), in_grace=self._in_grace())
+        emptied = self._emptying.step(
+            self._conclude, dying=self._group_was_killed(), in_grace=self._in_grace()
+        )
         if not emptied:
             self._wakes_muted(False)
         if self._emptying.stays:
@@ -553,9 +555,13 @@ class Supervision:
         return self._what_we_did is not None or bool(events and events.oom_group_kill)
 
     def _wait_until_emptied(self) -> None:
+        told = self.outcome is not None
+        if told:  # somebody was put into it at the last moment
+            self._poller.add(self, ())
         self._due.settle = self._clock() + self._emptying.retry_seconds()
         self._reschedule()
-        self._wake_when_empty()
+        if not told:
+            self._wake_when_empty()
 
     def _wake_when_empty(self) -> None:
         try:
@@ -567,10 +573,19 @@ class Supervision:
             self._poller.wake_by(self, *descriptor)
 
     def _finish(self) -> None:
-        # First the poller: a closed descriptor's number may belong to somebody else at once.
-        self._poller.remove(self)
+        if self.outcome is None:
+            self._conclude()
         if self._emptying.stays:
             attempt(self._note_that_it_stays, self._telling.warn)
+        self._poller.remove(self)
+        self.ended.set()
+
+    def _conclude(self) -> None:
+        """Say how it ended. Before the scope is removed: it tells of an end that nobody told."""
+        if self.outcome is not None:
+            return
+        # First the poller: a closed descriptor's number may belong to somebody else at once.
+        self._poller.remove(self)
         try:
             self.scope.detach()
         except (CgmemError, OSError) as error:
@@ -583,7 +598,6 @@ class Supervision:
         self._telling.hand_out_all()
         self.outcome = outcome
         self._telling.safely(partial(self._sinks.ended, self, outcome))
-        self.ended.set()
 
     def _note_that_it_stays(self) -> None:
         """The scope lives on, its end being told: later processes shall not tell it again."""

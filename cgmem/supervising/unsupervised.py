@@ -35,6 +35,7 @@ class Unsupervised:
         self.ended = threading.Event()
         self._command = command
         self._started = time.monotonic()
+        self._started_at = time.time()
         self._what_we_did: WhatWeDid | None = None
 
     def check(self) -> tuple[float, Level]:
@@ -110,4 +111,5 @@ class Unsupervised:
             system_memory=SystemMemory(0, 0),
             log_dir=None,
             sigkill_needed=False,
+            started_at=self._started_at,
         )

@@ -33,7 +33,6 @@ def supervisor_killed(
     killed.began.wait(PATIENCE)
     time.sleep(draw.uniform(0.0, 6.0))
     killed.sigkill()
-    ledger.killed(f"{seed}k")
     ledger.check_inside(marked())
     ledger.left(beside.finish())
 

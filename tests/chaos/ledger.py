@@ -32,8 +32,6 @@ class Ledger:
         self._ended: dict[str, str] = {}
         self._vandalised: set[str] = set()
         self._warnings: Counter[str] = Counter()
-        self._killed: set[str] = set()
-        self._untold: dict[str, str] = {}
         self._seen_inside = 0
         self._unobserved = 0
 
@@ -53,7 +51,7 @@ class Ledger:
         elif "ended" in said:
             self._ended[said["ended"]] = said["cause"]
             self._causes[said["cause"]] += 1
-            if said["cause"] == UNEXPLAINED and not self._of(said["ended"], self._vandalised):
+            if said["cause"] == UNEXPLAINED and not self._was_vandalised(said["ended"]):
                 self._break(f"{said['ended']} ({said['kind']}): no cause: {said['message']}")
         elif "warning" in said:
             self._warnings[said["warning"].split(":")[0].split(" ")[0]] += 1
@@ -61,10 +59,6 @@ class Ledger:
     def vandalised(self, seed: str) -> None:
         """Somebody removed this supervisor's cgroups."""
         self._vandalised.add(seed)
-
-    def killed(self, seed: str) -> None:
-        """A supervisor was killed: between rmdir and the line, one end remains untold (018)."""
-        self._killed.add(seed)
 
     def left(self, status: int) -> None:
         """A supervisor ended by itself."""
@@ -102,7 +96,6 @@ class Ledger:
             "ended under their supervisor": len(self._ended),
             "ended unobserved, told by gc": self._unobserved,
             "not started": dict(self._refused),
-            "untold, killed between rmdir and the line": len(self._untold),
             "orphans seen inside a budget": self._seen_inside,
             "causes": dict(sorted(self._causes.items())),
             "warnings": dict(self._warnings),
@@ -128,17 +121,10 @@ class Ledger:
                 self._break(f"{subprocess_id}: {count} stats lines")
         for subprocess_id in sorted(self._started - set(lines)):
             self._started.discard(subprocess_id)  # told once
-            seed = self._seed_of(subprocess_id)
-            if seed in self._killed and seed not in self._untold:
-                self._untold[seed] = subprocess_id
-            else:
-                self._break(f"{subprocess_id}: no stats line")
+            self._break(f"{subprocess_id}: no stats line")
 
-    def _of(self, subprocess_id: str, seeds: set[str]) -> bool:
-        return self._seed_of(subprocess_id) in seeds
-
-    def _seed_of(self, subprocess_id: str) -> str:
-        return subprocess_id.removeprefix("chaos_").rpartition("_")[0]
+    def _was_vandalised(self, subprocess_id: str) -> bool:
+        return subprocess_id.removeprefix("chaos_").rpartition("_")[0] in self._vandalised
 
     def _break(self, what: str) -> None:
         self.broken.append(f"{self._round}: {what}")

@@ -378,6 +378,17 @@ def test_close_waits_for_the_last_process(open_scope: OpenScope) -> None:
     assert scope.close()
 
 
+def test_close_tells_once_that_nobody_is_left(open_scope: OpenScope) -> None:
+    """`before` is called once, when there is no process left, by the close that removes."""
+    scope = open_scope()
+    told: list[list[int]] = []
+    with staying(scope):
+        assert not scope.close(lambda: told.append(scope.pids()))
+        assert told == []
+    assert until(lambda: scope.close(lambda: told.append(scope.pids())))
+    assert told == [[]]
+
+
 def test_the_end_of_the_last_process_wakes(open_scope: OpenScope) -> None:
     """Where there is a descriptor for it, it is silent while a process lives and ready after."""
     scope = open_scope()

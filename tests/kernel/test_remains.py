@@ -167,8 +167,10 @@ from cgmem_backends.cgroup_scope import CgroupScope
 points = {
     "before_start": (CgroupScope, "start", False),
     "after_start": (CgroupScope, "start", True),
-    "before_removal": (CgroupScope, "close", False),
-    "after_end": (Journal, "ended", True),
+    "before_closing": (CgroupScope, "close", False),
+    "before_line": (Journal, "ended", False),
+    "after_line": (Journal, "ended", True),
+    "after_removal": (CgroupScope, "close", True),
 }
 def supervise(owner, name, through):
     original = getattr(owner, name)
@@ -197,7 +199,7 @@ def test_killed_at_any_point(tmp_path: Path) -> None:
     """
     base = real.base()
     with real.Script(POINTS, tmp_path) as script:
-        killed = [script.heard() for _ in range(4)]
+        killed = [script.heard() for _ in range(6)]
     scopes = [f"cgmem-{one['pid']}-*" for one in killed]
     before = [len(list(base.glob(name))) for name in scopes]
     with real.supervising(tmp_path, tick=0.1) as supervisor:
@@ -210,10 +212,11 @@ def test_killed_at_any_point(tmp_path: Path) -> None:
         for one in killed
     }
 
-    assert [one["signal"] for one in killed] == [signal.SIGKILL] * 4
-    assert before == [1, 1, 1, 0]
+    assert [one["signal"] for one in killed] == [signal.SIGKILL] * 6
+    assert before == [1, 1, 1, 1, 1, 0]
     assert gone
-    assert list(unobserved.values()) == [[True], [True], [True], [False]], unobserved
+    told = [[True], [True], [True], [True], [False], [False]]
+    assert list(unobserved.values()) == told, unobserved
 
 
 def test_adopting(tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ class FakeScope:
         self.emptied_descriptor: tuple[int, int] | None = None
         self.popen = popen or FakePopen()
         self.living = [self.popen.pid]
+        self.late: list[int] = []
+        """Who is put into it once it was seen empty."""
         self.current_bytes = MB
         self.pictures: Sequence[Snapshot] = [Snapshot(partial=False)]
         self.next_counters = Counters(MemoryEvents(0, 0, 0, 0, 0), peak_bytes=MB)
@@ -189,8 +191,11 @@ class FakeScope:
         self._called("pids", None)
         return list(self.living)
 
-    def close(self) -> bool:
+    def close(self, before: Callable[[], object] | None = None) -> bool:
         self._called("close", None)
+        if before is not None and not self.living:
+            before()
+            self.living = self.late
         return not self.living
 
     def detach(self) -> None:

@@ -403,6 +403,35 @@ def test_pids_and_close(open_one: Open) -> None:
     assert one.scope.close()
 
 
+def test_an_end_is_told_before_the_removal(open_one: Open) -> None:
+    """`before` is called while the empty cgroup is there, and not while a process is inside."""
+    one = open_one()
+    there: list[bool] = []
+
+    def before() -> None:
+        there.append(one.fake.at("job/one").exists())
+
+    one.fake.enter("job/one", 77)
+    one.put(kf.EVENTS, "populated 1\nfrozen 0\n")
+    assert not one.scope.close(before)
+    assert there == []
+    one.scope.signal(9)
+    one.put(kf.EVENTS, "populated 0\nfrozen 0\n")
+    assert one.scope.close(before)
+    assert there == [True]
+
+
+@pytest.mark.parametrize("text", [None, "", "frozen 0\n", "populated x\n"])
+def test_an_end_is_told_after_the_removal_too(open_one: Open, text: str | None) -> None:
+    """Where nobody can see whether the cgroup is empty, its removal shows it."""
+    one = open_one()
+    one.put(kf.EVENTS, text)
+    there: list[bool] = []
+
+    assert one.scope.close(lambda: there.append(one.fake.at("job/one").exists()))
+    assert there == [False]
+
+
 def test_counters(open_one: Open) -> None:
     """Events, peak, and what reclaim could take back; local events only after a kill."""
     one = open_one()

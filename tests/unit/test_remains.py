@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +96,17 @@ def test_what_has_no_end_to_tell(scope: FakeScope) -> None:
     assert isinstance(found, Swept)
     assert found.outcome is None
     assert len(scope.asked("sweep")) == 1
+
+
+def test_an_end_that_was_told(tmp_path: Path) -> None:
+    """Whose supervisor was killed between the line and the removal is removed without a word."""
+    scope = left(log_dir=str(tmp_path))
+    line = {"subprocess_id": "engineer_1", "cgmem": {"started_at": scope.record.started_at}}
+    (tmp_path / "subprocess-stats.jsonl").write_text(json.dumps(line) + "\n")
+    (found,) = swept(scope)
+
+    assert isinstance(found, Swept)
+    assert found.outcome is None
 
 
 def test_somebody_else_was_faster() -> None:

@@ -118,6 +118,22 @@ def denied(path: str = "/fake") -> CgroupError:
 # --- ends
 
 
+def test_an_end_is_told_before_the_scope_goes(play: Callable[..., Play]) -> None:
+    """Told once; who was put into the empty scope is killed, and then it is done."""
+    one = play().begin()
+    one.scope.late = [99]
+    one.scope.end(3)
+    one.advance(2)
+
+    assert len(one.sinks.outcomes) == 1
+    assert not one.supervision.ended.is_set()
+    one.scope.late = []
+    one.scope.living = []
+    one.advance(2)
+    assert one.cause == "exited"
+    assert one.signals == [signal.SIGKILL]
+
+
 def test_exit(play: Callable[..., Play]) -> None:
     """An exit is found by the next tick, read, cleaned up and reported once."""
     one = play().begin()
