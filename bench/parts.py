@@ -41,7 +41,7 @@ _PARTS: dict[str, Sequence[tuple[type, str]]] = {
     "settings, pre-flight, plan": [(Supervisor, "settings"), (Supervisor, "spawn")],
     "wait, verdict, outcome": [
         *((Supervision, "begin"), (Supervision, "woken"), (Supervision, "settle")),
-        *((Supervision, "left"), (Supervision, "idle")),
+        *((Supervision, "left"), (Supervision, "idle"), (Supervision, "_conclude")),
     ],
 }
 _POPEN, _WHOLE, _REST = "subprocess.Popen(…).wait()", "cgmem.spawn(…).outcome()", "the rest"
