@@ -76,6 +76,8 @@ def policy(name: str) -> str:
 def write_results(recordings: list[Recording]) -> None:
     """Leave the recordings and the table of false alarms where the guest's results go."""
     results = os.environ.get("CGMEM_GUEST_RESULTS")
+    # Five leaks that start at once: one may be over before its first look, beside all the others.
+    recordings = [one for one in recordings if one.series.looks]
     if results is None or not recordings:
         return
     for series, _ in recordings:
