@@ -313,7 +313,7 @@ class Supervision:
         Not at once: it would take the interpreter's lock from a caller who has more to start.
         """
         with self._lock:
-            if self.outcome is not None:
+            if self.ended.is_set():
                 return
             if not self._only_ticks_tell():
                 if self._due.settle is None:  # whoever asks again and again puts nothing off

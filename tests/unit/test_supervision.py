@@ -481,6 +481,28 @@ def test_an_abort_lifts_the_brake(play: Callable[..., Play]) -> None:
     assert one.scope.asked("set_limits") == [Limits(None, 400 * MB)]
 
 
+def test_interrupted_between_the_line_and_the_removal(
+    play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the middle of an end: what follows removes the scope, and tells nothing twice."""
+    one = play().begin()
+
+    def interrupted(before: Callable[[], object]) -> bool:
+        before()
+        raise KeyboardInterrupt
+
+    one.scope.end(3)
+    with monkeypatch.context() as patched:
+        patched.setattr(one.scope, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            one.supervision.settle()
+    assert one.scope.asked("close") == []
+    one.supervision.left()
+
+    assert one.scope.asked("close") == [None]
+    assert one.cause == "exited"
+
+
 def test_an_interrupted_abort_thaws_and_kills(play: Callable[..., Play]) -> None:
     """A KeyboardInterrupt in the middle leaves nobody frozen and nobody alive."""
     one = play(grace=5).begin()
