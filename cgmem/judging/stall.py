@@ -61,6 +61,8 @@ class StallState(NamedTuple):
     releases: int = 0
     returned: bool = False
     """The brake came back after a release. It does so once."""
+    freezing: bool = False
+    """Was to freeze, and was not seen frozen yet: a throttled task sleeps on for seconds."""
     calm_seconds: float = 0.0
     reread_pages: int = 0
     """Refaulted since file pages began to be evicted and read again at a cost."""
@@ -154,7 +156,7 @@ def _advance(state: StallState, sample: Sample, tick: float) -> tuple[StallState
     last, anchor = state.last_at, state.anchor
     state = state._replace(last_at=sample.at)
     if sample.frozen:
-        return state._replace(anchor=None), None
+        return state._replace(anchor=None, freezing=False), None
     lost = last is None or sample.at - last > RULES.gap_ticks * tick
     if anchor is None or lost:
         return state._replace(anchor=sample), None
@@ -231,7 +233,7 @@ def _share(parts: list[float | None], seconds: float) -> float | None:
 def _on_stall(
     state: StallState, found: _Evidence, sample: Sample, judged: int, brake: Brake, high: int
 ) -> Step:
-    action = _choose(state, found, brake)
+    action = _choose(state, found, sample, brake)
     quiet = state.stalled or not _due(state.told_at, sample.at, RULES.again_seconds)
     if action is None and quiet:
         return Step(state._replace(stalled=True))
@@ -243,13 +245,23 @@ def _on_stall(
     alert = Alert("CRITICAL", text, "stall", sample.at, judged, sample.current_bytes)
     # After an action the signs must all come anew: a thawed group gets its full time again.
     window = state.window if action is None else ()
-    told = state._replace(stalled=True, told_at=sample.at, releases=releases, window=window)
+    told = state._replace(
+        stalled=True,
+        told_at=sample.at,
+        releases=releases,
+        freezing=state.freezing or action == "freeze",
+        window=window,
+    )
     return Step(told, action, alert)
 
 
-def _choose(state: StallState, found: _Evidence, brake: Brake) -> StallAction | None:
+def _choose(
+    state: StallState, found: _Evidence, sample: Sample, brake: Brake
+) -> StallAction | None:
     if brake.on_stall == "release" and state.releases < RULES.releases:
         return "release"
+    if state.freezing and not _due(state.told_at, sample.at, RULES.again_seconds):
+        return None
     if brake.on_stall in ("abort", "freeze") and found.all_waiting:
         return brake.on_stall
     return None

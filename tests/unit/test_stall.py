@@ -365,6 +365,14 @@ def test_a_thawed_group_gets_its_full_time_again() -> None:
     assert all(done.state.stalled for one, done in steps if 10 <= one.at <= 112)
 
 
+def test_a_group_that_is_slow_to_freeze_is_frozen_once() -> None:
+    """A throttled task sleeps on for seconds before it stops; asked for again after a while."""
+    steps = drive(map(look, ticks(45)), brake("freeze"))
+
+    assert actions(steps) == [(10.0, "freeze"), (40.0, "freeze")]
+    assert [at for at, _, _ in alerts(steps)] == [10.0, 40.0]
+
+
 def thrashes(at: float) -> Sample:
     """Return a look at a group whose files don't fit: cache evicted and read again."""
     return look(at, reclaimable_bytes=100 * MB, refaults=int(5000 * at))
