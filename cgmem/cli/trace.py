@@ -177,7 +177,7 @@ def _look(trace: Trace, pids: list[int]) -> None:
             fields = status_of(pid, "replace")
             command = command_of(Path(f"/proc/{pid}/cmdline").read_bytes()[:400], "replace")
             peak = fields.get("VmHWM", "0").split()[0]
-            trace.seen(pid, int(fields["PPid"]), command or f"[{fields['Name']}]", int(peak))
+            trace.seen(pid, int(fields["PPid"]), command, int(peak), f"[{fields['Name']}]")
 
 
 def _print(trace: Trace, source: EventSource) -> None:

@@ -65,12 +65,17 @@ class Trace:
         sized = [process for process in self.processes if process.peak_kib]
         return max(sized, key=lambda process: process.peak_kib or 0, default=None)
 
-    def seen(self, pid: int, ppid: int, command: str, peak_kib: int | None) -> None:
-        """A process of the scope was found alive."""
+    def seen(self, pid: int, ppid: int, command: str, peak_kib: int | None, name: str = "") -> None:
+        """A process of the scope was found alive.
+
+        `command` is empty for one that is ending: it keeps the one it had, else its `name`.
+        """
         known = self._living.get(pid) or Traced(pid, ppid)
         if pid not in self._hidden:
             peak = max(known.peak_kib or 0, peak_kib or 0) or None
-            self._living[pid] = known._replace(command=command or known.command, peak_kib=peak)
+            self._living[pid] = known._replace(
+                command=command or known.command or name, peak_kib=peak
+            )
 
     def gone(self, living: Iterable[int], at: float) -> None:
         """Only these live now: the others ended, unseen."""

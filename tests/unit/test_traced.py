@@ -107,6 +107,16 @@ def test_what_is_only_looked_at() -> None:
     assert lifetime(process, 9.0) is None
 
 
+def test_one_that_is_ending_keeps_its_command() -> None:
+    """Its command line is empty by then; its name is for one whose command was never seen."""
+    trace = Trace()
+    trace.seen(11, 1, "python hog.py", 100, "[python]")
+    trace.seen(11, 1, "", 0, "[python]")
+    trace.seen(12, 1, "", 0, "[make]")
+
+    assert [process.command for process in trace.processes] == ["python hog.py", "[make]"]
+
+
 @given(events=st.lists(EVENTS, max_size=60))
 def test_any_order_of_events_can_be_taken(events: list[dict[str, Any]]) -> None:
     """No sequence raises, and no more processes are there than were begun."""
