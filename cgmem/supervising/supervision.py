@@ -573,15 +573,14 @@ class Supervision:
             self._poller.wake_by(self, *descriptor)
 
     def _finish(self) -> None:
-        if self.outcome is None:
-            self._conclude()
+        self._conclude()
         if self._emptying.stays:
             attempt(self._note_that_it_stays, self._telling.warn)
         self._poller.remove(self)
         self.ended.set()
 
     def _conclude(self) -> None:
-        """Say how it ended. Before the scope is removed: it tells of an end that nobody told."""
+        """Say, once, how it ended. Before the scope goes: what is left tells of an untold end."""
         if self.outcome is not None:
             return
         # First the poller: a closed descriptor's number may belong to somebody else at once.
