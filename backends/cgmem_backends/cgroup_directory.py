@@ -119,6 +119,11 @@ def walk(directory: Path) -> Iterator[Path]:
     yield directory
 
 
+def populated(directory: Path) -> bool:
+    """Whether a process lives in a cgroup or below it (cgroup.events); True where it isn't said."""
+    return kf.parse_keyed(read_file(directory, kf.EVENTS) or b"").get("populated") != 0
+
+
 def pids(directory: Path) -> list[int]:
     """Processes in a cgroup and in the cgroups below it."""
     return [pid for cgroup in walk(directory) for pid in own_pids(cgroup)]

@@ -247,10 +247,9 @@ class CgroupScope:
     def _is_empty(self) -> bool:
         """False also where it can't be seen: it has vanished, or there is no descriptor left."""
         try:
-            events = cg.read_file(self.directory, kf.EVENTS)
+            return not cg.populated(self.directory)
         except (CgmemError, OSError):
             return False
-        return events is not None and kf.parse_keyed(events).get("populated") == 0
 
     def sweep(self) -> bool:
         """Remove the cgroup; rmdir(2) decides which of several callers did it."""

@@ -16,7 +16,6 @@ from cgmem.contract import ScopeRecord
 from cgmem.errors import CgmemError, CgroupError
 from cgmem_backends import cgroup_directory as cg
 from cgmem_backends import group_cgroup, scope_record
-from cgmem_backends import kernel_files as kf
 from cgmem_backends.linux_calls import get_xattr, set_xattr
 from cgmem_backends.subtree import RECORD_XATTR
 
@@ -53,7 +52,7 @@ def left_behind(directories: Iterable[Path], proc: Path) -> Found:
         name = re.fullmatch(_NAME, directory.name)
         if name is None or int(name[1]) == os.getpid():  # ours: no need to look
             continue
-        if _owner(directory) != os.geteuid() or _populated(directory):
+        if _owner(directory) != os.geteuid() or cg.populated(directory):
             continue
         text = get_xattr(directory, RECORD_XATTR)
         if text is None:
@@ -88,10 +87,6 @@ def _owner(directory: Path) -> int | None:
         return directory.stat().st_uid
     except OSError:  # removed meanwhile
         return None
-
-
-def _populated(directory: Path) -> bool:
-    return kf.parse_keyed(cg.read_file(directory, kf.EVENTS) or b"").get("populated") != 0
 
 
 def _old(directory: Path) -> bool:
