@@ -68,7 +68,7 @@ bench: $(VENV)/.bench ## measure side by side with the alternatives: in a Debian
 	$(GUEST) run --guest bench --timeout 5400 --results bench/results/guest -- \
 	  python3 -m bench --name debian13
 	$(GUEST) run --guest bench --count --timeout 5400 --results bench/results/counted -- \
-	  python3 -m bench --counted --name counted command spawn parts tick slowdown
+	  python3 -m bench --counted --name counted command spawn parts tick footprint slowdown
 	$(BIN)/python -m bench --name host command spawn overshoot peaks agents
 	cp bench/results/guest/debian13.* bench/results/counted/counted.* bench/results/
 	$(BIN)/python -m bench.pictures bench/results/debian13.json bench/results/counted.json

@@ -25,7 +25,7 @@ FURTHER_MB = 1024
 GIVEN_UP = 30.0
 """Seconds of one run: a brake that is held for ten is not the end yet."""
 SPEEDS = {"0.1 GB/s": 100_000_000, "1 GB/s": 1_000_000_000, "full speed": 0}
-SCENES = ((1, "0.1 GB/s"), (1, "1 GB/s"), (1, "full speed"), (8, "0.1 GB/s"), (8, "full speed"))
+SCENES = tuple((processes, speed) for processes in (1, 8) for speed in SPEEDS)
 _CONTENDERS = (
     "cgmem run",
     "cgmem run --backend psutil",

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.report import COUNTED
+
 OURS, THEIRS, BASE = "#1b7f5c", "#9aa5b1", "#4a5560"
 NEVER = "never"
 Record = dict[str, Any]
@@ -32,7 +34,7 @@ def _bars(metric: str, unit: str, scene: str | None, *, logarithmic: bool = Fals
 
     def draw(answer: Record, machine: dict[str, str], target: Path) -> None:
         rows = [row for row in answer["rows"] if scene is None or row["scene"] == scene]
-        name = next((one for one in (metric, "M instructions") if one in _metrics(answer)), metric)
+        name = metric if metric in _metrics(answer) else COUNTED[metric]
         title = answer["title"] + (f" ({scene})" if scene else "")
         label = name if name != metric else unit
         _draw(title, label, _found(rows, name), machine, target, logarithmic)

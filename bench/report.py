@@ -15,7 +15,11 @@ from typing import Any, NamedTuple
 
 from bench.measure import Metric, Question, Row, Spread
 
-COUNTED = {"ms": "M instructions", "µs": "k instructions"}
+COUNTED = {
+    "ms": "M instructions",
+    "µs": "k instructions",
+    "CPU, %": "CPU, % of 1 G instructions a second",
+}
 """What times are where the guest's clock counts instructions (cgmem_guest run --count)."""
 _DISTRIBUTIONS = ("cgmem", "psutil", "benchexec", "con-duct", "psrecord")
 _PROGRAMS = {
