@@ -34,6 +34,21 @@ def made(limit: int | None) -> Iterator[Path]:
         _remove(directory)
 
 
+def bare_budget() -> None:
+    """What a budget asks of the kernel at the least: mkdir, two limits, two last reads, rmdir."""
+    directory = _base() / f"{os.getpid()}-{next(_numbers)}"
+    directory.mkdir()
+    for name, limit in (("memory.max", b"268435456"), ("memory.swap.max", b"0")):
+        file = os.open(f"{directory}/{name}", os.O_WRONLY)
+        os.write(file, limit)
+        os.close(file)
+    for name in ("memory.peak", "memory.events"):
+        file = os.open(f"{directory}/{name}", os.O_RDONLY)
+        os.read(file, 512)
+        os.close(file)
+    directory.rmdir()
+
+
 def _base() -> Path:
     if "CGMEM_IN_GUEST" not in os.environ:
         raise Absent("needs a cgroup made by hand: only in the guest")

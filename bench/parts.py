@@ -13,7 +13,8 @@ from typing import Any
 from unittest.mock import patch
 
 import cgmem
-from bench.measure import Metric, Question, Row, Spread, spread
+from bench.cgroups import bare_budget
+from bench.measure import Absent, Metric, Question, Row, Spread, spread
 from cgmem.errors import CgmemError
 from cgmem.supervising.journal import Journal
 from cgmem.supervising.poller import Poller
@@ -45,6 +46,7 @@ _PARTS: dict[str, Sequence[tuple[type, str]]] = {
     ],
 }
 _POPEN, _WHOLE, _REST = "subprocess.Popen(…).wait()", "cgmem.spawn(…).outcome()", "the rest"
+_FLOOR = "a cgroup with two limits made, read, removed, nothing else"
 
 
 def _rows(rounds: int) -> Iterable[Row]:
@@ -53,8 +55,9 @@ def _rows(rounds: int) -> Iterable[Row]:
         supervisor = Supervisor(fixed)
         stack.callback(supervisor.close)
         try:
+            bare_budget()
             supervisor.choice(supervisor.settings())
-        except CgmemError as error:
+        except (Absent, CgmemError) as error:
             yield Row("", _WHOLE, {}, {}, str(error))
             return
         watch = stack.enter_context(_stopwatches())
@@ -71,10 +74,12 @@ def _in_terms_of(base: Spread, found: Spread) -> Spread:
 
 def _one_round(supervisor: Supervisor, watch: _Stopwatch) -> dict[str, float]:
     popen = _cpu_of(lambda: subprocess.Popen(COMMAND).wait())
+    floor = _cpu_of(bare_budget)
     watch.spent.clear()
     whole = _cpu_of(lambda: cgmem.spawn(COMMAND, supervisor=supervisor).outcome())
     parts = {name: watch.spent[name] * 1e3 for name in _PARTS}
-    return {_POPEN: popen, _WHOLE: whole, **parts, _REST: whole - sum(parts.values())}
+    rest = whole - sum(parts.values())
+    return {_POPEN: popen, _FLOOR: floor, _WHOLE: whole, **parts, _REST: rest}
 
 
 def _cpu_of(do: Callable[[], object]) -> float:
