@@ -65,10 +65,10 @@ vagrant-test: ## Vagrant's guest from nothing to destroyed, tests in it (Debian;
 
 .PHONY: bench
 bench: $(VENV)/.bench ## measure side by side with the alternatives: in a Debian 13 guest, and here
-	$(GUEST) run --guest bench --timeout 5400 --results bench/results/guest -- \
-	  python3 -m bench --name debian13
 	$(GUEST) run --guest bench --count --timeout 5400 --results bench/results/counted -- \
 	  python3 -m bench --counted --name counted command spawn parts tick footprint slowdown
+	$(GUEST) run --guest bench --timeout 5400 --results bench/results/guest -- \
+	  python3 -m bench --name debian13
 	$(BIN)/python -m bench --name host command spawn overshoot peaks agents
 	cp bench/results/guest/debian13.* bench/results/counted/counted.* bench/results/
 	$(BIN)/python -m bench.pictures bench/results/debian13.json bench/results/counted.json
