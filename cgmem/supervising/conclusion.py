@@ -107,6 +107,8 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
         unobserved=seen.unobserved,
         agent_type=record.agent_type,
         started_at=record.started_at,
+        supervisor_pid=record.supervisor_pid,
+        supervisor_start=record.supervisor_start,
         snapshot=_snapshot(seen),
     )
 

@@ -59,6 +59,9 @@ class Outcome(NamedTuple):
     agent_type: str | None = None
     started_at: float = 0.0
     """Seconds since the epoch."""
+    supervisor_pid: int | None = None
+    supervisor_start: int | None = None
+    """Of the process that supervised it; its start time as in /proc/PID/stat."""
     stdout: Any = None
     """What `cgmem.run` captured, as subprocess.run."""
     stderr: Any = None

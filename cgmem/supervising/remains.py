@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from cgmem import selector
 from cgmem.config.settings import Settings
@@ -142,9 +141,7 @@ def _was_told(record: ScopeRecord) -> bool:
     """Its supervisor was killed after it had written the line, before it removed the scope."""
     from cgmem.logs.told import is_told  # what sweeps at every start seldom finds anything
 
-    return record.log_dir is not None and is_told(
-        Path(record.log_dir), record.subprocess_id, record.started_at
-    )
+    return is_told(record)
 
 
 def _unobserved_end(

@@ -42,6 +42,7 @@ from cgmem.supervising.poller import Poller
 from cgmem.supervising.snapshot import Inspection, Snapshots
 from cgmem.supervising.telling import Listeners, Telling
 from cgmem.supervising.termination import ask_to_end, attempt, send
+from cgmem.supervising.uninterrupted import uninterrupted
 from cgmem.supervising.watch import Found, Watch
 
 TYPE_CHECKING = False
@@ -61,8 +62,11 @@ class Sinks(Protocol):
     def aborted(self, supervision: Supervision, cause: Cause) -> None:
         """Take the word, once, that it is being ended for its budget or its time."""
 
+    def concluded(self, supervision: Supervision, outcome: Outcome) -> None:
+        """Take the outcome and write it down: the scope goes next."""
+
     def ended(self, supervision: Supervision, outcome: Outcome) -> None:
-        """Take the outcome; the supervision is over."""
+        """The supervision is over."""
 
     def idle(self, supervision: Supervision) -> None:
         """The caller is about to wait for this one: time for what can be done ahead."""
@@ -96,6 +100,7 @@ class Supervision:
         self.outcome: Outcome | None = None
         """Set once no process is left. Logged next; the scope may be there until `ended`."""
         self.ended = threading.Event()
+        self._told = False
         self._sinks = sinks
         self._poller = poller
         self._clock = clock
@@ -329,14 +334,18 @@ class Supervision:
         with self._lock:
             self._due.settle = None
             if not self.ended.is_set() and self._has_ended():
-                if self.outcome is None:
-                    self._counters = self._last_read()
-                    self._tell_late_kill()
-                if self._emptied():
-                    self._finish()
-                else:
-                    self._wait_until_emptied()
+                with uninterrupted():
+                    self._settle()
             return self.ended.is_set()
+
+    def _settle(self) -> None:
+        if self.outcome is None:
+            self._counters = self._last_read()
+            self._tell_late_kill()
+        if self._emptied():
+            self._finish()
+        else:
+            self._wait_until_emptied()
 
     def let_go(self) -> None:
         """Stop supervising a live subprocess: its hard limit stays, the brake is lifted.
@@ -346,17 +355,18 @@ class Supervision:
         """
         if self._forked_away:
             return
-        with self._lock:
-            if self.outcome is not None:
+        with self._lock, uninterrupted():
+            if self.ended.is_set():
                 return
-            if self._in_grace():
+            if self.outcome is None and self._in_grace():
                 self._sigkill_needed = True
                 self._kill_now()
             self._lift_brake()
-            if isinstance(self._main, AdoptedProcesses):
+            if self.outcome is None and isinstance(self._main, AdoptedProcesses):
                 self._hand_back()
                 return
-            self._counters = self._last_read()
+            if self.outcome is None:
+                self._counters = self._last_read()
             self._emptying.leave()
             self._finish()
 
@@ -374,8 +384,10 @@ class Supervision:
         Popen would take ECHILD for its end, and what lives in the scope would be killed as
         left over.
         """
-        self._forked_away = True
         self._lock = threading.RLock()  # a thread that is not here may have held it
+        if self.ended.is_set():
+            return
+        self._forked_away = True
         self.scope.detach()
         self._close_main()
         self.ended.set()
@@ -469,6 +481,7 @@ class Supervision:
         except ScopeVanished:
             return
         except (CgmemError, OSError) as error:
+            self.watch.not_done(action)
             self._telling.warn(f"{action}: {error}")
 
     def _set_high(self, high_bytes: int | None) -> None:
@@ -555,12 +568,11 @@ class Supervision:
         return self._what_we_did is not None or bool(events and events.oom_group_kill)
 
     def _wait_until_emptied(self) -> None:
-        told = self.outcome is not None
-        if told:  # somebody was put into it at the last moment
+        if self._told:  # somebody was put into it at the last moment
             self._poller.add(self, ())
         self._due.settle = self._clock() + self._emptying.retry_seconds()
         self._reschedule()
-        if not told:
+        if not self._told:
             self._wake_when_empty()
 
     def _wake_when_empty(self) -> None:
@@ -577,11 +589,13 @@ class Supervision:
         if self._emptying.stays:
             attempt(self._note_that_it_stays, self._telling.warn)
         self._poller.remove(self)
+        if self.outcome is not None:
+            self._telling.safely(partial(self._sinks.ended, self, self.outcome))
         self.ended.set()
 
     def _conclude(self) -> None:
         """Say, once, how it ended. Before the scope goes: what is left tells of an untold end."""
-        if self.outcome is not None:
+        if self._told:
             return
         # First the poller: a closed descriptor's number may belong to somebody else at once.
         self._poller.remove(self)
@@ -589,14 +603,16 @@ class Supervision:
             self.scope.detach()
         except (CgmemError, OSError) as error:
             self._telling.warn(f"clean-up: {error}")
-        self._close_main()
+        finally:
+            self._close_main()
         outcome = self._make_outcome()
         if outcome.cause == "hard_limit":
             self.level = "ABORTED"
             self._tell_abort()
         self._telling.hand_out_all()
         self.outcome = outcome
-        self._telling.safely(partial(self._sinks.ended, self, outcome))
+        self._telling.safely(partial(self._sinks.concluded, self, outcome))
+        self._told = True
 
     def _note_that_it_stays(self) -> None:
         """The scope lives on, its end being told: later processes shall not tell it again."""

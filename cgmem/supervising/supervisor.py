@@ -86,6 +86,8 @@ class Supervisor:
         self._tell = warn or _log_warning
         self._clock = clock
         self._journal = Journal(self.system_memory, self._warn)
+        self._begun: WeakSet[Supervision] = WeakSet()
+        """All that callers know of, ended or not: none of their locks may outlive a fork."""
         self._begin_empty()
         _supervisors.add(self)
 
@@ -113,10 +115,10 @@ class Supervisor:
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what was supervised is the parent process's, and so are the threads."""
-        live, poller = self._registry.live(), self._poller
+        begun, poller = tuple(self._begun), self._poller
         self._begin_empty()
         self._journal.after_fork_in_child()
-        for supervision in live:
+        for supervision in begun:
             supervision.after_fork_in_child()
         if poller is not None:
             poller.after_fork_in_child()
@@ -166,7 +168,9 @@ class Supervisor:
         subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
         try:
             if settings.family_max_bytes is not None:
-                self._family.reserve(subprocess_id, settings.max_bytes, settings.family_max_bytes)
+                self._family.reserve(
+                    subprocess_id, settings.max_bytes, settings.family_max_bytes, settings.origins
+                )
             record = self._record(subprocess_id, agent_type, args, settings)
             scope, popen, plan = self._starter.start(
                 chosen, record, settings, args, popen_options, check.inside
@@ -285,7 +289,7 @@ class Supervisor:
 
     def logs(self, settings: Settings) -> MemoryLogs:
         """The log files of these settings' directory. Raises `ConfigurationError`."""
-        return self._journal.logs(settings.log_dir)
+        return self._journal.logs(settings.log_dir, settings.origins["log_dir"])
 
     def close(self, callbacks_timeout: float = 1.0) -> None:
         """End supervision: settle what has ended, let go of what lives, write what waits."""
@@ -323,9 +327,12 @@ class Supervisor:
         if hook is not None:
             self._callbacks.call(hook, supervision.subprocess_id, cause)
 
-    def ended(self, supervision: Supervision, outcome: Outcome) -> None:
-        """Log the statistics, forget the subprocess and call the caller's `on_end`."""
+    def concluded(self, _supervision: Supervision, outcome: Outcome) -> None:
+        """Log the statistics."""
         self._journal.ended(outcome)
+
+    def ended(self, supervision: Supervision, outcome: Outcome) -> None:
+        """Forget the subprocess and call the caller's `on_end`."""
         self._registry.leave(supervision)
         self._family.release(supervision.subprocess_id)
         hook = self._hooks.pop(supervision.subprocess_id, Hooks()).on_end
@@ -415,6 +422,7 @@ class Supervisor:
             clock=self._clock,
             baseline=baseline,
         )
+        self._begun.add(supervision)
         if hooks != Hooks():
             self._hooks[supervision.subprocess_id] = hooks
         self._registry.enter(supervision)

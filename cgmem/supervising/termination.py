@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 
 from cgmem.contract import Scope
-from cgmem.errors import CgmemError, ScopeVanished
+from cgmem.errors import CgmemError, ScopeVanished, out_of_descriptors
 from cgmem.supervising.main_process import MainProcess
 
 
@@ -42,7 +42,10 @@ def send(scope: Scope, main: MainProcess | None, signum: int) -> None:
     except ScopeVanished:
         pass
     except (CgmemError, OSError) as error:
-        inside, failure = [], error
+        failure = error
+        # Some may have it already, the main process too: a second SIGTERM can mean "at once".
+        if signum == signal.SIGKILL or out_of_descriptors(error):
+            inside = []
     if main is not None and main.pid is not None and main.pid not in inside:
         main.send_signal(signum)
     if failure is not None:

@@ -68,6 +68,12 @@ class Watch:
             return Found()
         return self._judge(plan, sample, began, alive=alive)
 
+    def not_done(self, action: judge.Action) -> None:
+        """An action failed: the judge shall not wait for what it was to bring about."""
+        if action == "freeze":
+            stall = self.history.stall._replace(freezing=False)
+            self.history = self.history._replace(stall=stall)
+
     def _detail_above(self, plan: Plan) -> int | None:
         if plan is not self._bound_of:  # plans hardly change, looks are many
             self._bound_of = plan

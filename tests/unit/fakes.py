@@ -297,8 +297,11 @@ class FakeSinks:
         self.aborts.append(cause)
         self._fail("aborted")
 
-    def ended(self, supervision: Supervision, outcome: Outcome) -> None:
+    def concluded(self, supervision: Supervision, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
+        self._fail("concluded")
+
+    def ended(self, supervision: Supervision, outcome: Outcome) -> None:
         self._fail("ended")
 
     def idle(self, supervision: Supervision) -> None:

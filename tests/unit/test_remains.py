@@ -101,7 +101,9 @@ def test_what_has_no_end_to_tell(scope: FakeScope) -> None:
 def test_an_end_that_was_told(tmp_path: Path) -> None:
     """Whose supervisor was killed between the line and the removal is removed without a word."""
     scope = left(log_dir=str(tmp_path))
-    line = {"subprocess_id": "engineer_1", "cgmem": {"started_at": scope.record.started_at}}
+    told = ("started_at", "supervisor_pid", "supervisor_start")
+    ours = {key: getattr(scope.record, key) for key in told}
+    line = {"subprocess_id": "engineer_1", "cgmem": ours}
     (tmp_path / "subprocess-stats.jsonl").write_text(json.dumps(line) + "\n")
     (found,) = swept(scope)
 

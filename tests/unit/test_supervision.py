@@ -503,6 +503,42 @@ def test_interrupted_between_the_line_and_the_removal(
     assert one.cause == "exited"
 
 
+@pytest.mark.parametrize("step", ["concluded", "ended", "detach"])
+def test_an_interrupted_step_of_the_end(play: Callable[..., Play], step: str) -> None:
+    """Wherever a Ctrl-C comes, who asks next tells what is untold and ends it."""
+    one = play().begin()
+    one.scope.end(3)
+    place = one.scope.errors if step == "detach" else one.sinks.errors
+    place[step] = KeyboardInterrupt()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        one.supervision.settle()
+    del place[step]
+    one.supervision.left()
+
+    assert one.supervision.ended.is_set()
+    assert one.sinks.order[-2:] == (
+        ["ended", "ended"] if step == "ended" else ["concluded", "ended"]
+    )
+    assert one.supervision.outcome == one.sinks.outcomes[-1]
+
+
+def test_interrupted_with_its_exit_not_heard_of(
+    play: Callable[..., Play], exits: Callable[[], None]
+) -> None:
+    """Cut short once the poller has let it go, it is ended by whoever waits for the status."""
+    one = play().begin()
+    one.scope.end(3)
+    exits()
+    one.scope.errors["detach"] = KeyboardInterrupt()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        one.supervision.settle()
+    del one.scope.errors["detach"]
+    one.supervision.left()
+
+    assert one.supervision.ended.is_set()
+    assert len(one.sinks.outcomes) == 1
+
+
 def test_an_interrupted_abort_thaws_and_kills(play: Callable[..., Play]) -> None:
     """A KeyboardInterrupt in the middle leaves nobody frozen and nobody alive."""
     one = play(grace=5).begin()
@@ -605,6 +641,21 @@ def test_a_main_process_inside_is_told_once(play: Callable[..., Play]) -> None:
 
     assert one.signals == [TERM, CONT]
     assert one.scope.popen.sent == []
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EMFILE])
+def test_whoever_refuses_costs_nobody_a_second_signal(
+    play: Callable[..., Play], number: int
+) -> None:
+    """Where one can't be signalled (sudo) the others were; out of descriptors, nobody was."""
+    one = play(grace=5).begin()
+    one.scope.errors["signal"] = CgroupError(OSError(number, os.strerror(number)), "to", "41")
+    one.supervision.abort("abort")
+    assert one.scope.popen.sent == ([] if number == errno.EPERM else [TERM, CONT])
+
+    one.advance(5.5)
+
+    assert one.scope.popen.sent[-1] == KILL
 
 
 def test_kill_at_once(play: Callable[..., Play]) -> None:
@@ -868,9 +919,9 @@ def test_sigchld_ignored(play: Callable[..., Play]) -> None:
 # --- the brake
 
 
-def stalled(play: Callable[..., Play], on_stall: str) -> Play:
+def stalled(play: Callable[..., Play] | Play, on_stall: str) -> Play:
     """A subprocess that memory.high has held for long."""
-    one = play(on_stall=on_stall).begin()
+    one = (play if isinstance(play, Play) else play(on_stall=on_stall)).begin()
     high = 200 * MB
 
     def sample(detail_above: int | None = None, *, if_changed: bool = False) -> Sample | None:
@@ -925,6 +976,16 @@ def test_a_stall_freezes(play: Callable[..., Play]) -> None:
     assert one.supervision.outcome is None
 
 
+def test_a_freeze_that_fails_is_tried_again(play: Callable[..., Play]) -> None:
+    """Once the signs have come anew: nobody waits for a group to be frozen that never will."""
+    one = play(on_stall="freeze")
+    one.scope.errors["freeze"] = denied()
+    one = stalled(one, "freeze")
+
+    assert len(one.scope.asked("freeze")) == 5
+    assert any("freeze: " in text for text in one.sinks.warnings)
+
+
 def test_a_release_that_fails(play: Callable[..., Play]) -> None:
     """A memory.high that can't be written is told of and stops nothing."""
     one = play()
@@ -962,6 +1023,22 @@ def test_let_go(play: Callable[..., Play]) -> None:
     assert outcome.leftovers == (NOBODY,)
     one.advance(10)
     assert len(one.sinks.outcomes) == 1
+
+
+def test_let_go_of_one_that_stays(play: Callable[..., Play]) -> None:
+    """Told, but somebody is in its scope and won't die: let go of, nobody waits for it longer."""
+    one = play().begin()
+    one.scope.late = [99]
+    one.scope.end(3)
+    one.scope.errors["signal"] = denied()
+    one.supervision.settle()
+    assert not one.supervision.ended.is_set()
+    assert "ended" not in one.sinks.order
+    one.supervision.let_go()
+
+    assert one.cause == "exited"
+    assert one.sinks.order.count("ended") == 1
+    assert one.scope.record.concluded
 
 
 def test_let_go_before_it_began(play: Callable[..., Play]) -> None:
@@ -1142,6 +1219,21 @@ def test_a_failing_clean_up_is_tried_again_and_given_up(play: Callable[..., Play
     assert one.cause == "exited"
     assert one.supervision.outcome is not None
     assert one.supervision.outcome.leftovers == (NOBODY + 1,)
+
+
+def test_a_fork_after_the_end(play: Callable[..., Play]) -> None:
+    """A forked child knows how it ended, even if another thread held its lock."""
+    one = play().begin()
+    one.scope.end(3)
+    one.advance(2)
+    holder = threading.Thread(target=one.supervision._lock.acquire)
+    holder.start()
+    holder.join()
+    one.supervision.after_fork_in_child()
+    one.supervision.left()
+
+    assert one.supervision.settle()
+    assert one.cause == "exited"
 
 
 def test_a_forked_child_kills_nothing(play: Callable[..., Play]) -> None:

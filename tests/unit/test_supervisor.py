@@ -5,13 +5,14 @@ Real processes are waited for on conditions; the machine may be slow.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -588,6 +589,56 @@ def test_close_lets_go_of_the_living(supervisor: Supervisor) -> None:
     assert supervisor.live() == []
     living.kill()
     assert living.wait() == -signal.SIGKILL
+
+
+def test_close_ends_a_wait_for_what_stays(
+    supervisor: Supervisor, backend: FakeBackend, told: list[str]
+) -> None:
+    """Who waits for an outcome whose scope can't be removed has it once all is closed."""
+    process = start(supervisor)
+    scope = backend.opened[-1]
+    scope.late = [99]
+    scope.errors["signal"] = CgroupError(OSError(errno.EPERM, "refused"), "killing", "99")
+    scope.end(3)
+    outcomes: list[Outcome] = []
+    waits = threading.Thread(target=lambda: outcomes.append(process.outcome()))
+    waits.start()
+    until(lambda: process.supervision.outcome is not None)
+    assert supervisor.find(process.subprocess_id) is not None
+    supervisor.close()
+    waits.join(PATIENCE)
+
+    assert [outcome.exit_code for outcome in outcomes] == [3]
+    assert scope.record.concluded
+    assert supervisor.live() == []
+
+
+def test_a_fork_while_one_is_being_removed(supervisor: Supervisor, backend: FakeBackend) -> None:
+    """A child forked at the worst moment hangs in none of its copies."""
+    process = start(supervisor)
+    scope = backend.opened[-1]
+    inside, on = threading.Event(), threading.Event()
+
+    def close(before: Callable[[], object]) -> bool:
+        before()
+        inside.set()
+        return on.wait(PATIENCE)
+
+    scope.close = close  # type: ignore[method-assign, assignment]  # a removal that takes its time
+    scope.end(0)
+    ends = threading.Thread(target=process.outcome)
+    ends.start()
+    assert inside.wait(PATIENCE)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        process.poll()
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    on.set()
+    ends.join(PATIENCE)
+
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_usable_after_close(supervisor: Supervisor) -> None:
