@@ -58,6 +58,12 @@ class ScopeVanished(CgmemError):  # noqa: N818  (a normal end, not a fault)
     """The scope was removed under us. For whoever reads it, this is a normal end."""
 
 
+def not_loaded(error: ImportError) -> CgmemError:
+    """The error to raise where a part of cgmem, or of Python, can't be loaded."""
+    hint = "see whether descriptors are left (ulimit -n); if they are, install cgmem again"
+    return CgmemError(f"a part of cgmem can't be loaded: {error}", hint=hint)
+
+
 def out_of_descriptors(error: BaseException) -> bool:
     """Whether EMFILE or ENFILE is its cause: a list made in spite of it would be too short."""
     return getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)

@@ -18,7 +18,7 @@ from cgmem.contract import (
     SystemMemory,
     Usability,
 )
-from cgmem.errors import BackendUnavailable, CgmemError, ConfigurationError, EnforcementError
+from cgmem.errors import BackendUnavailable, ConfigurationError, EnforcementError, not_loaded
 from cgmem.shapes import NamedTuple
 
 TYPE_CHECKING = False
@@ -82,8 +82,8 @@ def load(name: str, leave: Leave = BY_RULE, group: Group | None = None) -> Backe
 def _loaded(module: str) -> Any:
     try:
         return import_module(module)
-    except ImportError as error:  # no descriptor is left to read it by, or it is not all there
-        raise CgmemError(f"a part of cgmem can't be loaded: {error}", hint="ulimit -n") from error
+    except ImportError as error:
+        raise not_loaded(error) from error
 
 
 def load_observer() -> ObservingBackend:

@@ -11,7 +11,13 @@ from subprocess import Popen
 from cgmem import selector
 from cgmem.config.settings import Settings
 from cgmem.contract import Backend, EffectiveLimits, Group, Leave, Limits, Scope, ScopeRecord
-from cgmem.errors import BackendUnavailable, CgmemError, EnforcementError, ScopeVanished
+from cgmem.errors import (
+    BackendUnavailable,
+    CgmemError,
+    EnforcementError,
+    ScopeVanished,
+    not_loaded,
+)
 from cgmem.shapes import NamedTuple
 from cgmem.supervising.plan import Plan, limits_of, plan_of
 
@@ -99,11 +105,9 @@ class Starter:
                 if attempt == 2:
                     raise
                 continue
-            except ImportError as error:  # no descriptor is left to read a module by
+            except ImportError as error:
                 _discard(scope)
-                raise CgmemError(
-                    f"the command can't be started: {error}", hint="ulimit -n"
-                ) from error
+                raise not_loaded(error) from error
             except BaseException:
                 _discard(scope)
                 raise

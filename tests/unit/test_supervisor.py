@@ -215,7 +215,7 @@ def test_a_module_that_cannot_be_read(supervisor: Supervisor, backend: FakeBacke
     scope.errors["start"] = ImportError("_ctypes.so: Too many open files")
     backend.scopes = [scope]
 
-    with pytest.raises(CgmemError, match=r"can't be started: _ctypes\.so: Too many open files"):
+    with pytest.raises(CgmemError, match=r"can't be loaded: _ctypes\.so: Too many open files"):
         start(supervisor)
 
     assert scope.detached == 1
