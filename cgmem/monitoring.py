@@ -30,6 +30,7 @@ from cgmem.supervising.unsupervised import Unsupervised
 from cgmem.system_monitor import MemoryMonitor
 from cgmem.text.ids import check_id
 from cgmem.text.sizes import mb
+from cgmem.text.words import shown
 
 __all__ = [
     "MemoryMonitor",
@@ -85,9 +86,9 @@ class SubprocessMemoryMonitor:
     ) -> None:
         self._arguments: dict[str, object] = {}
         if thresholds is not None:
-            self._arguments.update(thresholds.as_arguments())
+            self._arguments.update(_checked(thresholds).as_arguments())
         if log_dir is not None:
-            self._arguments["log_dir"] = os.fspath(log_dir)
+            self._arguments["log_dir"] = log_dir
         self._supervisor = supervisor or default_supervisor()
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
@@ -258,7 +259,7 @@ def get_subprocess_memory_monitor(
     log_dir: str | os.PathLike[str] | None = None,
 ) -> SubprocessMemoryMonitor:
     """The process's monitor. One for each (thresholds, log_dir) that is asked for."""
-    key = (None if thresholds is None else thresholds.to_bytes(), str(log_dir or ""))
+    key = (None if thresholds is None else _checked(thresholds).to_bytes(), str(log_dir or ""))
     with _lock:
         if key not in _monitors:
             _monitors[key] = SubprocessMemoryMonitor(thresholds, log_dir)
@@ -284,6 +285,15 @@ def get_memory_monitor() -> MemoryMonitor:
 _lock = threading.Lock()
 _all_monitors: WeakSet[SubprocessMemoryMonitor] = WeakSet()
 _monitors: dict[tuple[Thresholds | None, str], SubprocessMemoryMonitor] = {}
+
+
+def _checked(thresholds: object) -> MemoryThresholds:
+    if isinstance(thresholds, MemoryThresholds):
+        return thresholds
+    raise ConfigurationError(
+        f"thresholds: {shown(thresholds)} is no MemoryThresholds",
+        hint="write MemoryThresholds(max_mb=512)",
+    )
 
 
 def _target(

@@ -200,7 +200,12 @@ class TaskToolHelper:
             thresholds=thresholds,
             timeout_seconds=timeout_seconds,
         )
-        log_dir = resolve_log_dir(settings.log_dir, environ=os.environ, cwd=self.working_directory)
+        log_dir = resolve_log_dir(
+            settings.log_dir,
+            source=settings.origins["log_dir"],
+            environ=os.environ,
+            cwd=self.working_directory,
+        )
         return settings._replace(log_dir=str(log_dir))
 
     def _preflight(self, settings: Settings) -> tuple[bool, str]:

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _run(words)
-        sys.stdout.flush()
+        _flush()
     except BaseException as error:  # noqa: BLE001  (the edge of the program: every end has a status)
         from cgmem.cli.errors import ended_by
 
@@ -46,9 +46,17 @@ def _run(words: list[str]) -> Any:
 
             return run(**found)  # type: ignore[arg-type]  # of the types that the table says
         gc.enable()
-    from cgmem.cli.group import cgmem
+    from cgmem.cli.group import run_verb
 
-    return cgmem.main(words, prog_name="cgmem", standalone_mode=False)
+    return run_verb(words)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "stdout"
+        raise
 
 
 def _drop_unwritable() -> None:
@@ -64,14 +72,15 @@ def _drop_unwritable() -> None:
 def _hold_standard_descriptors() -> None:
     """Where 0, 1 or 2 was closed, keep a file of ours from getting that number.
 
-    Closed again at exec: the command finds them as the caller left them.
+    Closed again at exec: the command finds them as the caller left them. Not open for writing:
+    what is printed to a closed stdout is an error, and not lost unsaid.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.open(os.devnull, os.O_RDONLY)
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (for good)
+        sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115  (for good)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -107,5 +107,7 @@ def _misused(error: click.ClickException, words: Sequence[str], trouble: int) ->
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         sys.stderr.write(f"{error.format_message()}\n")
     else:
-        complain(Failure(error.format_message().rstrip("."), f"{path} --help"))
+        # Where click lists choices, it lists them one below the other.
+        message = error.format_message().rstrip(".").replace("\n\t", " ")
+        complain(Failure(message, f"{path} --help"))
     return trouble

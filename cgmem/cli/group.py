@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
@@ -86,6 +87,19 @@ class LazyGroup(click.Group):
         """Write the verbs from the table, importing none."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+
+def run_verb(words: list[str]) -> Any:
+    """Run one command line, and return its exit status. Raises whatever went wrong."""
+    # The variable is click's: the shell asks for completions.
+    if "_CGMEM_COMPLETE" in os.environ:
+        return cgmem.main(words, prog_name="cgmem", standalone_mode=False)
+    # Not by `main`: to that a reader of our output who goes away is status 1, which means "no".
+    try:
+        with cgmem.make_context("cgmem", words) as context:
+            return cgmem.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
 
 
 @click.group(

@@ -25,7 +25,7 @@ from cgmem.config.setting_table import (
     THRESHOLD_KEYS,
     argument_source,
 )
-from cgmem.config.thresholds import Given, derive
+from cgmem.config.thresholds import Given, check_size, derive
 from cgmem.config.values import Reading
 from cgmem.contract import StallPolicy
 from cgmem.errors import ConfigurationError
@@ -116,6 +116,10 @@ def resolve(
     Raises `ConfigurationError`.
     """
     global _last  # noqa: PLW0603  (one subprocess after another is started alike)
+    if not isinstance(agent_type, str | None):
+        raise ConfigurationError(
+            f"agent_type: {shown(agent_type)} is not text", hint="write its name, as 'engineer'"
+        )
     environ = os.environ if environ is None else environ
     here = _here() if cwd is None else cwd
     given = dict(arguments or {})
@@ -130,7 +134,8 @@ def resolve(
         argument_source,
     )
     last = _last
-    if last is not None and last[0] == inputs:
+    # The very same reading of a file: to `==` one that says True says 1.
+    if last is not None and last[0] == inputs and last[0].file is inputs.file:
         return last[1]
     total = _Total(total_bytes)
     settings = _resolved(inputs, total_bytes and total)
@@ -278,6 +283,9 @@ def _from_arguments(
 
 
 def _check_together(found: Mapping[str, _Found]) -> None:
+    for shared in ("family_max", "group_max"):
+        if budget := found.get(shared):
+            check_size(shared, Given(*budget))
     group, how = found.get("group_name"), found.get("enforcement")
     if group and how and how.value == "off":
         raise ConfigurationError(

@@ -39,10 +39,17 @@ SMALLEST_THRESHOLD_BYTES = 4096
 
 _INFINITY = float("inf")
 _HOW_TO_SET = {
-    "critical": "--critical SIZE, CLAUDE_PM_MEMORY_CRITICAL_MB or critical_mb",
-    "max": "--max SIZE, CLAUDE_PM_MEMORY_MAX_MB or max_mb",
+    "critical": "--critical SIZE, critical in the file, or CLAUDE_PM_MEMORY_CRITICAL_MB",
+    "max": "--max SIZE, max in the file, or CLAUDE_PM_MEMORY_MAX_MB",
 }
-_CALLED = {"warning": "warning threshold", "critical": "critical threshold", "max": "hard limit"}
+_CALLED = {
+    "warning": "warning threshold",
+    "critical": "critical threshold",
+    "max": "hard limit",
+    "family_max": "family budget",
+    "group_max": "group budget",
+}
+_BUDGETS = ("max", "family_max", "group_max")
 
 
 class Given(NamedTuple):
@@ -79,7 +86,7 @@ def derive(
     given = {"warning": warning, "critical": critical, "max": maximum}
     for name, value in given.items():
         if value is not None:
-            _check_size(name, value)
+            check_size(name, value)
     _check_set_ones(given)
     limit = maximum or Given(DEFAULT_MAX_BYTES, "default")
     brake = critical or _critical(warning, maximum)
@@ -112,15 +119,16 @@ def _warning(critical: Given | None, maximum: Given | None) -> Given:
     return Given(DEFAULT_WARNING_BYTES, "default")
 
 
-def _check_size(name: str, given: Given) -> None:
+def check_size(name: str, given: Given) -> None:
+    """Refuse a threshold or a budget that nothing fits into. Raises `ConfigurationError`."""
     if given.size is None:
-        if name == "max":
+        if name in _BUDGETS:
             return
         raise ConfigurationError(
             f"{given.source}: the {_CALLED[name]} can't be max",
             hint="write a size, as 512M; only the hard limit and swap can be max",
         )
-    least = SMALLEST_MAX_BYTES if name == "max" else SMALLEST_THRESHOLD_BYTES
+    least = SMALLEST_MAX_BYTES if name in _BUDGETS else SMALLEST_THRESHOLD_BYTES
     if given.size < least:
         raise ConfigurationError(
             f"{given.source}: a {_CALLED[name]} of {format_size(given.size)} is too small,"
@@ -144,10 +152,13 @@ def _check_set_ones(given: dict[str, Given | None]) -> None:
 
 def _check_unset_above(lower_name: str, lower: Given, higher_name: str, higher: Given) -> None:
     if _at_least(lower, higher):
+        # MemoryThresholds(critical_mb=…) is told the name of its own argument.
+        own = lower.source == f"{lower_name}_mb"
         raise ConfigurationError(
             f"{_described(lower_name, lower)} is not below {_described(higher_name, higher)},"
             " which nobody set and nothing raises",
-            hint=f"set the {_CALLED[higher_name]} too: {_HOW_TO_SET[higher_name]}",
+            hint=f"set the {_CALLED[higher_name]} too:"
+            f" {f'{higher_name}_mb' if own else _HOW_TO_SET[higher_name]}",
         )
 
 

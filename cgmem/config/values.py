@@ -15,7 +15,7 @@ from cgmem.contract import MB
 from cgmem.errors import ConfigurationError
 from cgmem.shapes import NamedTuple
 from cgmem.text.sizes import not_a_size, parse_size, without_unit
-from cgmem.text.words import meant, shown
+from cgmem.text.words import alike, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Reading(NamedTuple):
 
 Parser = Callable[[object, Reading], object]
 
-_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
+_NUMBER = r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?"
 _GROUP = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -66,26 +66,26 @@ def seconds(least: float, most: float, *, or_never: bool = False) -> Parser:
     def parse(value: object, reading: Reading) -> float | None:
         if or_never and isinstance(value, str) and value.strip().lower() in _NEVER:
             return None
-        number = _number(value, reading)
+        never = ", or infinity" if or_never else ""
+        number = _number(value, reading, never)
         if not least <= number <= most:
             raise ConfigurationError(
                 f"{reading.source}: {shown(value)} seconds is out of range",
-                hint=f"write a number of seconds from {least:.9g} to {most:.9g}"
-                f"{', or infinity' if or_never else ''}",
+                hint=f"write a number of seconds from {least:.9g} to {most:.9g}{never}",
             )
         return float(number)
 
     return parse
 
 
-def _number(value: object, reading: Reading) -> float:
+def _number(value: object, reading: Reading, never: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and reading.layer != "file" and re.fullmatch(_NUMBER, value.strip()):
         return float(value)
     raise ConfigurationError(
         f"{reading.source}: {shown(value)} is not a number of seconds",
-        hint="write plain digits without quotes or a unit, as 30 or 0.5",
+        hint=f"write plain digits without quotes or a unit, as 30 or 0.5{never}",
     )
 
 
@@ -108,14 +108,12 @@ def choice(known: Sequence[str]) -> Parser:
     """Return a parser that takes the `known` words only."""
 
     def parse(value: object, reading: Reading) -> str:
-        if isinstance(value, str):
-            if value in known:
-                return value
-            hint = meant(value, known)
-        else:
-            hint = f"known are {', '.join(known)}"
+        if isinstance(value, str) and value in known:
+            return value
+        near = alike(value, known) if isinstance(value, str) else None
         raise ConfigurationError(
-            f"{reading.source}: {shown(value)} is none of {', '.join(known)}", hint=hint
+            f"{reading.source}: {shown(value)} is none of {', '.join(known)}",
+            hint=near or "write one of these",
         )
 
     return parse

@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from cgmem.logs.history import is_number
+
 
 class Point(NamedTuple):
     """One look. MB are 2**20 bytes; a threshold that there isn't is None."""
@@ -83,7 +85,4 @@ def _point(line: Mapping[str, Any]) -> Point | None:
 
 def _number(line: Mapping[str, Any], key: str) -> float | None:
     value = line.get(key)
-    # Not NaN, not Infinity, no bool.
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return float(value) if 0 <= value < 1e15 else None
+    return float(value) if is_number(value) else None

@@ -15,14 +15,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-_OPEN_FLAGS = (
-    os.O_RDWR  # read: the last byte tells whether a peer left a torn line
-    | os.O_APPEND
-    | os.O_CREAT
-    | os.O_NOFOLLOW
-    | os.O_CLOEXEC
-    | os.O_NONBLOCK  # opening a FIFO or a device must not block; no effect on a regular file
-)
+# Read: the last byte tells whether a peer left a torn line.
+_WRITING = os.O_RDWR | os.O_APPEND | os.O_CREAT
+# Opening a FIFO or a device must not block; no effect on a regular file.
+_ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 # Command lines may stand in the logs, and those may hold secrets.
 _MODE = 0o600
 
@@ -109,16 +105,7 @@ class AppendFile:
     def _open(self) -> tuple[int, os.stat_result]:
         self.close()
         self._make_directory()
-        try:
-            descriptor = os.open(self._path, _OPEN_FLAGS, _MODE)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise OSError(errno.ELOOP, "symbolic links are refused", self._path) from error
-            raise
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(descriptor)
-            raise OSError(errno.EINVAL, "not a regular file", self._path)
+        descriptor, found = open_regular(self._path, _WRITING)
         self._fd, self._identity = descriptor, _identity(found)
         self._end, self._rotate_at = None, self._rotate_bytes
         return descriptor, found
@@ -152,6 +139,21 @@ class AppendFile:
             with suppress(FileNotFoundError):
                 Path(f"{self._path}.{number}").rename(f"{self._path}.{number + 1}")
         Path(self._path).rename(f"{self._path}.1")
+
+
+def open_regular(path: str, flags: int) -> tuple[int, os.stat_result]:
+    """Open a log file, and say what was found there. Raises `OSError` for what is no such file."""
+    try:
+        descriptor = os.open(path, flags | _ALWAYS, _MODE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "symbolic links are refused", path) from error
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor, found
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

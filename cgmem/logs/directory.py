@@ -18,6 +18,7 @@ DEFAULT_BELOW_PROJECT = Path(PROJECT_DIRECTORY, "logs", "memory")
 def resolve_log_dir(
     log_dir: str | os.PathLike[str] | None,
     *,
+    source: str = "log_dir",
     environ: Mapping[str, str],
     cwd: str | os.PathLike[str],
 ) -> Path:
@@ -27,10 +28,10 @@ def resolve_log_dir(
     directly. Without both: `.claude-pm/logs/memory` in the nearest directory, from `cwd`
     upwards, that has a `.claude-pm/`, else in `cwd`.
 
-    Raises `ConfigurationError` naming the value and its source.
+    Raises `ConfigurationError` naming the value and where it was set: `source`, or the variable.
     """
     if log_dir is not None:
-        return _explicit(os.fspath(log_dir), "log_dir", cwd)
+        return _explicit(os.fspath(log_dir), source, cwd)
     if value := environ.get(ENVIRONMENT_VARIABLE):
         return _explicit(value, ENVIRONMENT_VARIABLE, cwd)
     return _project(Path(cwd)) / DEFAULT_BELOW_PROJECT

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from cgmem.contract import MB
 from cgmem.text.sizes import format_size
@@ -76,7 +76,12 @@ def is_run(line: Mapping[str, Any]) -> bool:
     if not isinstance(stats, dict) or not isinstance(line.get("subprocess_id"), str):
         return False
     numbers = ("start_mb", "peak_mb", "end_mb", "duration_seconds")
-    return all(_is_number(stats.get(key)) for key in numbers) and time_of(line) is not None
+    return all(is_number(stats.get(key)) for key in numbers) and time_of(line) is not None
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this is a figure that can be reckoned with: no bool, not NaN, not absurdly large."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
 
 
 def run_of(line: Mapping[str, Any]) -> Run:
@@ -157,9 +162,3 @@ def _spread(values: Iterable[float]) -> tuple[float, float, float]:
         return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
     return rank(0.5), rank(0.95), ordered[-1]
-
-
-def _is_number(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return math.isfinite(value) and value >= 0

@@ -37,8 +37,9 @@ _encode = json.JSONEncoder(default=str, allow_nan=False).encode
 class JsonLinesFile:
     """One log file for all threads. No method raises for the file's sake.
 
-    `warn` gets one message when the file can't be written, and no other until it could be again;
-    it may be called from any thread that appends. See `AppendFile` for the other arguments.
+    `warn` gets one message when the file can't be written, and no other until it could be again,
+    or is closed; it may be called from any thread that appends. See `AppendFile` for the other
+    arguments.
     """
 
     def __init__(
@@ -89,6 +90,10 @@ class JsonLinesFile:
         self.flush()
         with self._lock:
             self._file.close()
+            if unwritten := len(self._lines) + self._lost:
+                noun = "line" if unwritten == 1 else "lines"
+                self._note(f"{unwritten} {noun} could not be written to {self._path}")
+        self._tell()
 
     def after_fork_in_child(self) -> None:
         """Leave to the parent what it has buffered, and its descriptor with the flock on it."""

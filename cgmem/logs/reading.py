@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
+from cgmem.logs.append_file import open_regular
+
 Line = dict[str, Any]
 
 LONGEST_LINE_BYTES = 1 << 20
@@ -38,7 +40,7 @@ class Reader:
         """
         with ExitStack() as stack:
             # All are open before the first is read: a rotation meanwhile loses none.
-            files = [stack.enter_context(path.open("rb")) for path in with_rotated(self._path)]
+            files = [stack.enter_context(_open(path)) for path in with_rotated(self._path)]
             seen = set[tuple[int, int]]()
             for file in files:
                 found = os.fstat(file.fileno())
@@ -115,9 +117,13 @@ def with_rotated(path: Path) -> list[Path]:
 
 def _opened(path: Path) -> IO[bytes] | None:
     try:
-        return path.open("rb")
+        return _open(path)
     except FileNotFoundError:
         return None
+
+
+def _open(path: Path) -> IO[bytes]:
+    return os.fdopen(open_regular(str(path), os.O_RDONLY)[0], "rb")
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:

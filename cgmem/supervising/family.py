@@ -8,6 +8,7 @@ runs stays within the budget when the supervisor has died.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 from cgmem.errors import ConfigurationError, InsufficientMemory
 from cgmem.judging.preflight import floor_mb
@@ -21,16 +22,23 @@ class Family:
         self._lock = threading.Lock()
         self._reserved: dict[str, int] = {}
 
-    def reserve(self, subprocess_id: str, max_bytes: int | None, family_max_bytes: int) -> None:
+    def reserve(
+        self,
+        subprocess_id: str,
+        max_bytes: int | None,
+        family_max_bytes: int,
+        origins: Mapping[str, str],
+    ) -> None:
         """Take a hard limit out of the family's budget, until `release`.
 
+        `origins` says by key (`max`, `family_max`) where the two were set.
         Raises `InsufficientMemory` where less is left, `ConfigurationError` for a subprocess that
         never fits.
         """
         if max_bytes is None or max_bytes > family_max_bytes:
             raise ConfigurationError(
-                f"the hard limit {format_size(max_bytes)} is larger than the family budget"
-                f" {format_size(family_max_bytes)}",
+                f"the hard limit {format_size(max_bytes)} ({origins['max']}) is larger than the"
+                f" family budget {format_size(family_max_bytes)} ({origins['family_max']})",
                 hint="set a smaller max, in general or for the agent type, or a larger family_max",
             )
         with self._lock:

@@ -45,13 +45,16 @@ class Journal:
         self._monitor_at = 0.0
         self._writer_lock: WriterLock | None = None
 
-    def logs(self, log_dir: str | None) -> MemoryLogs:
-        """The files of the directory that this setting leads to. Raises `ConfigurationError`."""
+    def logs(self, log_dir: str | None, source: str = "log_dir") -> MemoryLogs:
+        """The files of the directory that this setting leads to.
+
+        Raises `ConfigurationError`, which names `source`.
+        """
         key = log_dir, os.environ.get(ENVIRONMENT_VARIABLE), _cwd()
         with self._lock:
             directory = self._directories.get(key)
             if directory is None:
-                found = resolve_log_dir(log_dir, environ=os.environ, cwd=key[2])
+                found = resolve_log_dir(log_dir, source=source, environ=os.environ, cwd=key[2])
                 directory = self._directories[key] = str(found)
                 self._logs.setdefault(directory, MemoryLogs(found, self._warn))
             return self._logs[directory]

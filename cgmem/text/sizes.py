@@ -54,14 +54,16 @@ def parse_size(
     if size > LARGEST_BYTES:
         raise ConfigurationError(
             f"{source}: {shown(text)} is larger than any machine's memory",
-            hint="write max where no limit is meant",
+            hint=f"write at most {format_size(LARGEST_BYTES)}",
         )
     return size
 
 
 def not_a_size(value: object, source: str) -> ConfigurationError:
     """Return the error for a value that is no size at all."""
-    return ConfigurationError(f"{source}: {shown(value)} is not a size", hint=_HINT)
+    text = shown(value)
+    why = ": it must be positive" if re.match(r"'?\s*-[.0-9]", text) else ""
+    return ConfigurationError(f"{source}: {text} is not a size{why}", hint=_HINT)
 
 
 def without_unit(value: object, source: str) -> ConfigurationError:

@@ -18,9 +18,14 @@ def shown(value: object) -> str:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """Return the hint for an unknown name: the known one that is like it, else all of them."""
+    names = sorted(known)
+    return alike(word, names) or f"known are {', '.join(names)}"
+
+
+def alike(word: str, known: Iterable[str]) -> str | None:
+    """Return the hint for an unknown name that is like a known one; None if it is like none."""
     # Costs 4 ms, and only a mistake needs it.
     import difflib
 
-    names = sorted(known)
-    nearest = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(names)}"
+    nearest = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"did you mean {nearest[0]}?" if nearest else None

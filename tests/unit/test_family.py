@@ -12,6 +12,8 @@ from cgmem.contract import MB
 from cgmem.errors import ConfigurationError, InsufficientMemory
 from cgmem.supervising.family import Family
 
+ORIGINS = {"max": "--max", "family_max": "CGMEM_FAMILY_MAX"}
+
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=40))
 def test_the_sum_never_passes_the_budget(steps: list[tuple[bool, int]]) -> None:
@@ -26,7 +28,7 @@ def test_the_sum_never_passes_the_budget(steps: list[tuple[bool, int]]) -> None:
             continue
         fits = sum(reserved.values()) + size <= 100
         try:
-            family.reserve(f"q{number}", size * MB, 100 * MB)
+            family.reserve(f"q{number}", size * MB, 100 * MB, ORIGINS)
         except InsufficientMemory:
             assert not fits
         else:
@@ -37,9 +39,9 @@ def test_the_sum_never_passes_the_budget(steps: list[tuple[bool, int]]) -> None:
 def test_what_is_told() -> None:
     """The message has the spec's form, and the hint says for whom to wait."""
     family = Family()
-    family.reserve("qa_1", 1536 * MB, 2048 * MB)
+    family.reserve("qa_1", 1536 * MB, 2048 * MB, ORIGINS)
     with pytest.raises(InsufficientMemory) as caught:
-        family.reserve("qa_2", 1024 * MB, 2048 * MB)
+        family.reserve("qa_2", 1024 * MB, 2048 * MB, ORIGINS)
 
     assert str(caught.value) == (
         "Insufficient memory: only 512.0MB available in the family budget of 2G"
@@ -51,8 +53,8 @@ def test_what_is_told() -> None:
 @pytest.mark.parametrize("size", [None, 3 * MB])
 def test_what_never_fits_is_a_wrong_configuration(size: int | None) -> None:
     """Waiting would not help a subprocess without a hard limit or with one above the family's."""
-    with pytest.raises(ConfigurationError, match="larger than the family budget 2M"):
-        Family().reserve("qa_1", size, 2 * MB)
+    with pytest.raises(ConfigurationError, match=r"larger than the family budget 2M \(CGMEM"):
+        Family().reserve("qa_1", size, 2 * MB, ORIGINS)
 
 
 def test_many_threads() -> None:
@@ -61,7 +63,7 @@ def test_many_threads() -> None:
 
     def start(name: str) -> None:
         try:
-            family.reserve(name, MB, 5 * MB)
+            family.reserve(name, MB, 5 * MB, ORIGINS)
         except InsufficientMemory:
             return
         taken.append(name)

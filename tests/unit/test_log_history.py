@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def test_a_line_of_the_spec_is_a_run() -> None:
 
 
 def test_lines_that_are_no_runs() -> None:
-    """NaN, a negative size, a text for a number, or no time: not taken."""
-    for wrong in (float("nan"), -1, "12", True, None):
+    """NaN, what no float holds, a negative size, a text for a number, or no time: not taken."""
+    for wrong in (float("nan"), float("inf"), 10**400, 1e308, -1, "12", True, None):
         assert not is_run(a_line(peak=wrong))  # type: ignore[arg-type]  # what is tested
     assert not is_run({**a_line(), "timestamp": "yesterday"})
 
@@ -116,6 +117,19 @@ def test_rotated_files_are_read_oldest_first(tmp_path: Path) -> None:
 
     assert [line["n"] for line in found.read()] == [1, 2, 3, 4, 5]
     assert found.skipped == 3
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    """A FIFO or a link is neither waited for nor followed: the writer refuses it too."""
+    os.mkfifo(tmp_path / "x.log")
+    (tmp_path / "device").symlink_to(os.devnull)
+
+    for name, why in (("x.log", "not a regular file"), ("device", "symbolic links are refused")):
+        found = Reader(tmp_path / name, accept)
+        for lines in (found.read, lambda: found.follow(lambda _seconds: None)):  # noqa: B023
+            with pytest.raises(OSError, match=why) as caught:
+                list(lines())
+            assert caught.value.filename == str(tmp_path / name)
 
 
 def test_no_file_is_no_line(tmp_path: Path) -> None:

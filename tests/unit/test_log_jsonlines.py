@@ -417,8 +417,8 @@ print(json.dumps(warned))
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
 @pytest.mark.parametrize("mode", [0o755, 0o700])
-def test_an_unwritable_directory_costs_one_warning(mode: int, tmp_path: Path) -> None:
-    """A directory that the user can't write, or not even search: one warning, no exception."""
+def test_an_unwritable_directory_costs_two_warnings(mode: int, tmp_path: Path) -> None:
+    """A directory that the user can't write, or not even search: a warning, another at the end."""
     logs = tmp_path / "logs"
     logs.mkdir()
     logs.chmod(mode)
@@ -429,8 +429,9 @@ def test_an_unwritable_directory_costs_one_warning(mode: int, tmp_path: Path) ->
         check=True, capture_output=True, text=True, env=environ, cwd=logs,
     )  # fmt: skip
 
-    (message,) = json.loads(done.stdout)
+    message, last = json.loads(done.stdout)
     assert "Permission denied" in message
+    assert last == "3 lines could not be written to a.log"
     assert not list(logs.iterdir())
 
 
@@ -507,3 +508,15 @@ def test_a_forked_child_repeats_no_line(path: Path) -> None:
 
     assert done.stdout == b""
     assert records(path) == [{"n": 1}, {"n": 3}, {"n": 2}]
+
+
+def test_lines_that_were_never_written_are_told_at_the_end(tmp_path: Path) -> None:
+    """What still waits when the file is closed is counted, for it may be lost."""
+    told: list[str] = []
+    file = JsonLinesFile(tmp_path, warn=told.append)  # a directory: can't be written
+    file.append({"n": 1}, now=True)
+    file.append({"n": 2}, now=False)
+    file.close()
+
+    assert len(told) == 2
+    assert told[1] == f"2 lines could not be written to {tmp_path}"

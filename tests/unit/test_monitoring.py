@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -373,6 +374,16 @@ def test_locks_that_a_fork_copied(tmp_path: Path) -> None:
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(roots)},
     )
+
+
+@pytest.mark.parametrize("make", [SubprocessMemoryMonitor, get_subprocess_memory_monitor])
+@pytest.mark.parametrize(
+    ("name", "value"), [("thresholds", "x"), ("thresholds", {"max_mb": 1}), ("log_dir", 5)]
+)
+def test_arguments_of_a_wrong_type(make: Any, name: str, value: object) -> None:
+    """The error names the argument and the value."""
+    with pytest.raises(ConfigurationError, match=f"{name}: {re.escape(repr(value))} is no"):
+        make(**{name: value})
 
 
 def test_getters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

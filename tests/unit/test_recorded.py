@@ -73,12 +73,21 @@ def test_drawn_in_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_drawn_as_a_picture(tmp_path: Path) -> None:
-    """A PNG; a format that there isn't is the option's error."""
+    """A PNG, where the name and its directory are fit for it."""
     pytest.importorskip("matplotlib")
-    from cgmem.cli.picture import draw
+    from cgmem.cli.picture import check, draw
 
+    check(str(tmp_path / "x.png"))
     draw(a_series(), str(tmp_path / "x.png"))
 
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ConfigurationError, match="--output"):
-        draw(a_series(), str(tmp_path / "x.nothing"))
+    for wrong in ("x.nothing", "x", ".png", "no/x.png"):
+        with pytest.raises(ConfigurationError, match="--output"):
+            check(str(tmp_path / wrong))
+
+
+def test_a_number_that_no_float_holds_is_foreign() -> None:
+    """An absurdly large integer costs its line, nothing else."""
+    series = parse([json.dumps({"t": 1, "judged_mb": 10**400, "current_mb": 1})])
+
+    assert (series.points, series.skipped) == ((), 1)

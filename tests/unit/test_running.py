@@ -255,6 +255,13 @@ def test_check_memory(how: dict[str, Any]) -> None:
     process.kill()
 
 
+def test_an_agent_type_is_text() -> None:
+    """What is no text is refused by the argument's name."""
+    for wrong in (5, ["qa"]):
+        with pytest.raises(cgmem.ConfigurationError, match=r"^agent_type: .* is not text"):
+            cgmem.run(["true"], agent_type=wrong)
+
+
 def test_a_bad_setting_is_named(how: dict[str, Any]) -> None:
     """A bad value is refused before anything starts, by name."""
     with pytest.raises(cgmem.ConfigurationError, match="max"):

@@ -113,6 +113,13 @@ def test_a_share_of_a_machine_that_grows() -> None:
     assert [settings.max_bytes for settings in found] == [2 * GB, 4 * GB]
 
 
+def test_a_file_that_says_almost_the_same_is_read_anew(tmp_path: Path) -> None:
+    """To Python 1 is true; to a configuration file it is no switch."""
+    assert from_file(tmp_path, "keep: true").keep
+    with pytest.raises(ConfigurationError, match="keep"):
+        from_file(tmp_path, "keep:  1  ")
+
+
 def test_the_stronger_source_wins(tmp_path: Path) -> None:
     """File over default, environment over file, argument over environment; each says so."""
     text = "max: 1G\nswap: 1G\nbackend: psutil"
@@ -274,6 +281,33 @@ def test_an_unknown_name_lists_the_known() -> None:
     assert "auto, cgroup2, systemd, psutil" in str(refusal({"backend": "rlimit"}))
     assert refusal({"backend": "cgroupv2"}).hint == "did you mean cgroup2?"
     assert refusal({"mx": "1G"}).hint == "did you mean max?"
+
+
+def test_known_words_are_listed_once() -> None:
+    """A word that is like none gets the list in the message alone."""
+    refused = refusal({"backend": "zzz"})
+
+    assert "cgroup2" in str(refused)
+    assert "cgroup2" not in str(refused.hint)
+
+
+@pytest.mark.parametrize("value", [-1, "-1", "-0.5"])
+def test_negative_seconds_are_out_of_range(value: object) -> None:
+    """As a number and as text; the hint has the range."""
+    refused = refusal({"timeout": value})
+
+    assert "seconds is out of range" in str(refused)
+    assert refused.hint == "write a number of seconds from 0.001 to 31536000, or infinity"
+    assert str(refusal({"timeout": "inf"}).hint).endswith(", or infinity")
+    assert "infinity" not in str(refusal({"grace": "inf"}).hint)
+
+
+def test_a_shared_budget_has_a_floor() -> None:
+    """What no hard limit fits into is refused, as a hard limit is; max is none at all."""
+    assert "is too small, the least is 8M" in str(refusal({"family_max": "0"}))
+    assert "group budget of 0" in str(refusal({"group_name": "a", "group_max": "0"}))
+    assert resolved({"family_max": "8M"}).family_max_bytes == 8 * MB
+    assert resolved({"family_max": "max"}).family_max_bytes is None
 
 
 def test_contradictions_across_sources_name_both(tmp_path: Path) -> None:

@@ -66,6 +66,23 @@ def test_an_absurdly_large_size_is_refused(text: str) -> None:
         parse_size(text, source="--max")
 
 
+def test_a_hint_names_no_value_that_is_refused_next() -> None:
+    """Not everywhere is max a size, but everywhere there is a largest one."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse_size("99999P", source="--critical")
+
+    assert caught.value.hint == "write at most 1024P"
+    assert parse_size("1024P", source="--critical") == LARGEST_BYTES
+
+
+def test_a_negative_size_is_told_so() -> None:
+    """A minus before the digits is named; one before a word is no sign."""
+    with pytest.raises(ConfigurationError, match="is not a size: it must be positive"):
+        parse_size("-5M", source="--max")
+    with pytest.raises(ConfigurationError, match=r"is not a size$"):
+        parse_size("-x", source="--max")
+
+
 def test_a_bare_number_says_to_write_a_unit() -> None:
     """A number that could be bytes or megabytes is refused, with what to write instead."""
     with pytest.raises(ConfigurationError, match="--max: 512 has no unit") as caught:

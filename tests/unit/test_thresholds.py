@@ -277,6 +277,18 @@ def test_memory_thresholds_below_the_hard_limit_are_finite(name: str) -> None:
         MemoryThresholds(**{name: math.inf})
 
 
+def test_the_hint_names_what_is_taken() -> None:
+    """On the command line and in the file it is max; max_mb where the caller wrote critical_mb."""
+    with pytest.raises(ConfigurationError) as caught:
+        derive(critical=Given(4 * GB, "--critical"))
+    with pytest.raises(ConfigurationError) as ours:
+        MemoryThresholds(critical_mb=4096)
+
+    hint = "set the hard limit too: --max SIZE, max in the file, or CLAUDE_PM_MEMORY_MAX_MB"
+    assert caught.value.hint == hint
+    assert ours.value.hint == "set the hard limit too: max_mb"
+
+
 def test_memory_thresholds_that_contradict_name_both() -> None:
     """The error names both values and their arguments."""
     with pytest.raises(ConfigurationError, match=r"1G \(warning_mb\).*512M \(critical_mb\)"):
