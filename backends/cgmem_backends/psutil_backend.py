@@ -153,7 +153,7 @@ class PsutilBackend:
         """Not here: two could do it at once, and nothing held the limits meanwhile."""
         raise CgmemError(
             f"subprocess {record.subprocess_id} can't be taken over: no kernel holds its limits",
-            hint=f"cgmem show {record.subprocess_id}",
+            hint=f"cgmem kill {record.subprocess_id}",
         )
 
     def _written_down(self) -> list[tuple[Entry, ProcessTree, PsutilScope]]:

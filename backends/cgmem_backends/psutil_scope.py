@@ -173,7 +173,7 @@ class PsutilScope:
         self._check_open()
         raise CgroupError(
             OSError(errno.EOPNOTSUPP, "no cgroup, so nothing can be reclaimed"),
-            f"taking back {size} bytes",
+            "taking back memory",
             self.location,
             hint="cgmem doctor  # says what a cgroup needs",
         )

@@ -63,7 +63,7 @@ def command(
     # What is written between reading and following must not be missed: it is followed first.
     coming = found.follow(time.sleep)
     _print(filter(wanted, found.read()), as_json)
-    tell_skipped(found)
+    tell_skipped(found.skipped)
     if follow:
         _print(filter(wanted, coming), as_json)
     return 0

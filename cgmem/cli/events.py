@@ -34,7 +34,11 @@ class EventSource:
         self._ready = set[str]()
         self._rest = b""
         self._program = subprocess.Popen(
-            selector.process_events_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            selector.process_events_command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Ctrl-C is not for it: it ends with its stdin, once all is told.
+            start_new_session=True,
         )
         deadline = time.monotonic() + READY_SECONDS
         while self._undecided() and time.monotonic() < deadline:

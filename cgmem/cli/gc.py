@@ -19,7 +19,8 @@ from cgmem.supervising.remains import Swept, sweep
 EPILOG = """\b
 Only what no process is in, of this user alone. A subprocess that ended while
 nobody watched gets its line in subprocess-stats.jsonl, marked `unobserved`.
-What still lives is named: `cgmem adopt ID` takes it over.
+What still lives is named: `cgmem adopt ID` takes it over; where no kernel
+holds its limits, only `cgmem kill ID` is left.
 
 \b
 Example:
@@ -89,7 +90,8 @@ def _print(swept: list[Swept], orphans: list[LiveScope], *, dry_run: bool) -> No
     print(f"{len(swept)} {done}")
     for live in orphans:
         name = live.record.subprocess_id
-        say(f"{name} lives without a supervisor: cgmem adopt {name}")
+        verb = "adopt" if live.kernel_limits else "kill"
+        say(f"{name} lives without a supervisor: cgmem {verb} {name}")
 
 
 def _row(swept: Swept) -> tuple[str, ...]:

@@ -22,13 +22,8 @@ Exit status:
 
 @click.command("kill", epilog=EPILOG)
 @options.target_argument
-@click.option(
-    "--grace",
-    type=click.FloatRange(min=0),
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="From SIGTERM to SIGKILL; 0: SIGKILL at once.",
+@options.seconds_option(
+    "--grace", 0, None, "From SIGTERM to SIGKILL; 0: SIGKILL at once.", default=5.0
 )
 @options.json_option
 def command(name: str, grace: float, as_json: bool) -> int:

@@ -57,8 +57,8 @@ def reader(path: Path, accept: Callable[[Line], bool]) -> Reader:
     return Reader(path, accept)
 
 
-def tell_skipped(found: Reader) -> None:
+def tell_skipped(count: int) -> None:
     """Say on stderr how many lines were no lines of ours."""
-    if found.skipped:
-        noun = "line was" if found.skipped == 1 else "lines were"
-        say(f"warning: {found.skipped} torn or foreign {noun} skipped")
+    if count:
+        noun = "line was" if count == 1 else "lines were"
+        say(f"warning: {count} torn or foreign {noun} skipped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from cgmem.cli.setting_flags import resolver as resolver
 from cgmem.cli.setting_flags import sentence
 from cgmem.config.setting_table import flag_source
 from cgmem.errors import CgmemError
+from cgmem.text.ids import check_id
 
 Decorator = Callable[[Any], Any]
 
@@ -32,6 +34,29 @@ def setting_option(key: str, metavar: str) -> Decorator:
     return click.option(flag_source(key), key, metavar=metavar, help=sentence(key))
 
 
+class Number(click.FloatRange):
+    """A number in a range; click's own lets `nan` through, which is neither below nor above it."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse what is no finite number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+def seconds_option(
+    flag: str, least: float, most: float | None, text: str, *, default: float | None = None
+) -> Decorator:
+    """An option of this command line alone that takes seconds."""
+    return click.option(
+        flag, type=Number(least, most), default=default, show_default=default is not None,
+        metavar="SECONDS", help=text,
+    )  # fmt: skip
+
+
 config_option = click.option("--config", metavar=CONFIG.metavar, help=CONFIG.help)
 
 
@@ -45,7 +70,18 @@ def _live_ids(_context: click.Context, _param: click.Parameter, incomplete: str)
     return sorted(name for name in ids if name.startswith(incomplete))
 
 
-target_argument = click.argument("name", metavar="ID", shell_complete=_live_ids)
+def checked_target(text: str) -> str:
+    """Return what can be an id or a location. Raises `InvalidIdError`."""
+    # Where the kernel holds limits a location is a path; elsewhere it could be an id.
+    return text if text.startswith("/") else check_id(text, source="ID")
+
+
+target_argument = click.argument(
+    "name",
+    metavar="ID",
+    shell_complete=_live_ids,
+    callback=lambda _context, _param, text: checked_target(text),
+)
 """A live subprocess: its id, or its location as `show` prints it."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

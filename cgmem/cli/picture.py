@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 from cgmem.errors import CgmemError, ConfigurationError
 from cgmem.inspecting.recorded import Series
+from cgmem.text.words import shown
 
 _COLOURS = {"warning": "tab:orange", "critical": "tab:red", "max": "black"}
 
 
+_FORMATS = (".png", ".svg", ".pdf")
+
+
+def check(output: str) -> None:
+    """Raise `ConfigurationError` where no picture can come, `CgmemError` without matplotlib."""
+    path = Path(output)
+    if path.suffix.lower() not in _FORMATS:
+        raise ConfigurationError(
+            f"--output: {shown(output)} ends in none of {', '.join(_FORMATS)}",
+            hint=f"name the format: {', '.join(f'memory{suffix}' for suffix in _FORMATS)}",
+        )
+    if not path.parent.is_dir():
+        raise ConfigurationError(
+            f"--output: {shown(output)}: there is no such directory",
+            hint=f"mkdir -p {shlex.quote(str(path.parent))}",
+        )
+    _matplotlib()
+
+
 def draw(series: Series, path: str) -> None:
-    """Write the picture. Raises `CgmemError` without matplotlib, `ConfigurationError`, OSError."""
+    """Write the picture to what `check` let pass. Raises `CgmemError`, OSError."""
     figure_class = _matplotlib()
     figure = figure_class(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
@@ -27,10 +49,7 @@ def draw(series: Series, path: str) -> None:
         axes.axvline(told.t, color=_COLOURS.get(told.level.lower(), "0.5"), alpha=0.4, lw=1)
     axes.set(xlabel="seconds", ylabel="MB", title=series.name, ylim=(0, None))
     axes.legend(loc="upper left", fontsize="small")
-    try:
-        figure.savefig(path, dpi=120)
-    except ValueError as error:  # a format that it doesn't know
-        raise ConfigurationError(f"--output: {error}", hint="name it .png, .svg or .pdf") from error
+    figure.savefig(path, dpi=120)
 
 
 def _matplotlib() -> Any:

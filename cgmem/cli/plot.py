@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,16 +13,19 @@ from typing import Any
 import click
 
 from cgmem.cli import options
+from cgmem.cli.logs import tell_skipped
 from cgmem.cli.output import print_json, say
-from cgmem.errors import ConfigurationError, ScopeVanished, UnknownIdError
+from cgmem.errors import ConfigurationError, InvalidIdError, ScopeVanished, UnknownIdError
 from cgmem.inspecting import orders
 from cgmem.inspecting.live_scopes import LiveScope, look
 from cgmem.inspecting.recorded import Point, Series, parse
+from cgmem.text.ids import check_id
 from cgmem.text.sizes import mb
+from cgmem.text.words import shown
 
 EPILOG = """\b
-A live subprocess is looked at for --seconds. To keep the whole of a life:
-cgmem run --record FILE -- CMD
+What is no file that is there is an id: a live subprocess is looked at for
+--seconds. To keep the whole of a life: cgmem run --record FILE -- CMD
 
 \b
 In the terminal it needs plotext, as a picture matplotlib:
@@ -43,26 +47,22 @@ Exit status:
 @click.command("plot", epilog=EPILOG)
 @click.argument("what", metavar="FILE|ID")
 @click.option("--output", metavar="FILE", help="Write a picture: .png, .svg or .pdf.")
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.1, 86400),
-    default=20.0,
-    show_default=True,
-    help="How long to look at a live subprocess.",
+@options.seconds_option(
+    "--seconds", 0.1, 86400, "How long to look at a live subprocess.", default=20.0
 )
-@click.option(
-    "--every", type=click.FloatRange(0.05, 3600), default=0.5, show_default=True,
-    help="Seconds between two looks at it.",
-)  # fmt: skip
+@options.seconds_option("--every", 0.05, 3600, "How often to look at it.", default=0.5)
 @options.json_option
 def command(what: str, output: str | None, seconds: float, every: float, as_json: bool) -> int:
     """Draw the memory of a subprocess over time, with its thresholds and alerts."""
+    if output is not None:
+        from cgmem.cli.picture import check
+
+        check(output)
     path = Path(what)
-    # An id is no path: FILE is a file that is there, or a name that no id can be.
-    recorded = path.is_file() or "/" in what
+    # Also what is no regular file (a pipe of the shell's), but not a directory of the id's name.
+    recorded = os.path.exists(what) and not os.path.isdir(what)  # noqa: PTH110, PTH112  (False for a name that is too long)
     series = _read(path) if recorded else _watched(what, seconds, every)
-    if series.skipped:
-        say(f"warning: {series.skipped} torn or foreign lines were skipped")
+    tell_skipped(series.skipped)
     if not series.points:
         say(f"{what}: no look at it was recorded")
         return 1
@@ -111,10 +111,17 @@ def _watched(name: str, seconds: float, every: float) -> Series:
 @contextmanager
 def _target(name: str) -> Iterator[orders.Target]:
     try:
+        check_id(name, source="FILE|ID")
         with orders.target(name) as to:
             yield to
+    except InvalidIdError as error:
+        raise InvalidIdError(
+            f"{shown(name)}: no such file, and can't be an id", hint="cgmem ps  # the ids there are"
+        ) from error
     except UnknownIdError as error:
-        raise UnknownIdError(f"{error}, nor is there such a file", hint=error.hint) from error
+        raise UnknownIdError(
+            f"{shown(name)}: no such file, and no live subprocess has this id", hint=error.hint
+        ) from error
 
 
 def _point(live: LiveScope) -> Point:

@@ -40,14 +40,7 @@ Exit status:
 
 @click.command("ps", epilog=EPILOG)
 @click.option("-w", "--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
-@click.option(
-    "--every",
-    type=click.FloatRange(0.1, 3600),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How often, with --watch.",
-)
+@options.seconds_option("--every", 0.1, 3600, "How often, with --watch.", default=2.0)
 @click.option("--sort", type=click.Choice(list(SORTS)), default="age", help="Worst or most first.")
 @click.option(
     "--level",

@@ -18,6 +18,7 @@ from cgmem.judging import judge
 from cgmem.supervising.outcome import Outcome
 from cgmem.supervising.supervision import Supervision
 from cgmem.text.sizes import mb
+from cgmem.text.words import shown
 
 
 class Recording:
@@ -25,11 +26,19 @@ class Recording:
 
     def __init__(self, path: str, warn: Callable[[str], None]) -> None:
         """Raises `ConfigurationError` for a file that can't be written."""
+        if path in ("", "-") or path.startswith("fd:"):
+            raise ConfigurationError(
+                f"--record takes the name of a file, not {shown(path)}",
+                hint="cgmem run --record memory.jsonl -- CMD",
+            )
         try:
             self._file = open(path, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (until `close`)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise ConfigurationError(f"--record: {path}: {reason}") from error
+            raise ConfigurationError(
+                f"--record: {shown(path)} can't be written: {reason}",
+                hint="name a file in a directory that you may write to",
+            ) from error
         # The command has no use for it, nor has whatever it leaves behind.
         os.set_inheritable(self._file.fileno(), False)
         self._warn = warn
@@ -96,5 +105,6 @@ class Recording:
             do()
         except OSError as error:
             if not self._broken:
-                self._warn(f"--record: {self._file.name}: {error.strerror}; not recorded further")
+                name = shown(self._file.name)
+                self._warn(f"--record: {name}: {error.strerror}; not recorded further")
             self._broken = True

@@ -9,8 +9,8 @@ import click
 from cgmem import selector
 from cgmem.cli import options
 from cgmem.cli.errors import NO
-from cgmem.cli.output import print_field, print_json
-from cgmem.config.thresholds import Given
+from cgmem.cli.output import print_field, print_json, say
+from cgmem.config.thresholds import Given, larger_than_machine
 from cgmem.contract import Thresholds
 from cgmem.errors import ConfigurationError
 from cgmem.inspecting import orders
@@ -54,6 +54,9 @@ def command(name: str, force: bool, as_json: bool, **sizes: str | None) -> int:
     with orders.target(name) as to:
         budget = orders.set_budget(to, given, force=force)
         kernel, supervised = to.backend.capabilities.kernel_limits, to.supervised
+    note = larger_than_machine(budget.after, total) if "max" in given else None
+    if note is not None:
+        say(f"warning: {note}")
     taken = not kernel or budget.observed or _taken(budget)
     if as_json:
         print_json(_as_json(name, budget, kernel, supervised, taken))

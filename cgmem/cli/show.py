@@ -20,7 +20,6 @@ from cgmem.logs.history import is_alert, time_of
 from cgmem.logs.memory_logs import ALERTS_FILE
 from cgmem.logs.reading import Line, Reader
 from cgmem.supervising.scopes import unknown
-from cgmem.text.ids import check_id
 from cgmem.text.sizes import format_size, mb
 
 _SHOWN_PROCESSES = 10
@@ -49,7 +48,6 @@ def command(name: str, as_json: bool) -> int:
     found = live_scopes()
     wanted = [live for live in found if name in (live.record.subprocess_id, live.location)]
     if not wanted:
-        check_id(name, source="ID")
         raise unknown(name, [live.record.subprocess_id for live in found])
     if as_json:
         # Two processes may each have a subprocess of this id.

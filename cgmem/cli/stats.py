@@ -40,7 +40,7 @@ Exit status:
 @click.option("--suggest", "suggesting", is_flag=True, help="Print thresholds that would fit.")
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 1000),
+    type=options.Number(0, 1000),
     default=25.0,
     show_default=True,
     metavar="PERCENT",
@@ -66,7 +66,7 @@ def command(
         run = run_of(line)
         if run.at >= after:
             groups[_key(run, by)].append(run)
-    tell_skipped(found)
+    tell_skipped(found.skipped)
     summaries = {name: summarise(groups[name]) for name in sorted(groups)}
     if as_json:
         print_json(_as_json(summaries, found.skipped, margin / 100))

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from cgmem.cli import options
 from cgmem.cli.scope_table import SORTS
 from cgmem.errors import CgmemError
 
@@ -27,14 +28,7 @@ Exit status:
 
 
 @click.command("top", epilog=EPILOG)
-@click.option(
-    "--every",
-    type=click.FloatRange(0.2, 3600),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How often to look.",
-)
+@options.seconds_option("--every", 0.2, 3600, "How often to look.", default=2.0)
 @click.option("--sort", type=click.Choice(list(SORTS)), default="level", help="What comes first.")
 def command(every: float, sort: str) -> int:
     """Watch this user's live subprocesses (root: everybody's) and act on them."""

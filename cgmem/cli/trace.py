@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +22,7 @@ from cgmem.cli.output import plain, print_json, print_table, say
 from cgmem.cli.processes import command_of, status_of
 from cgmem.errors import CgmemError, ConfigurationError, UnknownIdError
 from cgmem.inspecting import orders
-from cgmem.inspecting.traced import Trace, Traced, lifetime
+from cgmem.inspecting.traced import Trace, Traced, exit_of, lifetime
 from cgmem.text.ids import new_id
 from cgmem.text.sizes import format_size
 
@@ -30,12 +30,17 @@ LOOK_SECONDS = 0.1
 SETTLED_SECONDS = 3.0
 """How long to wait, after the end, for what the kernel tells of it."""
 _SHOWN = 30
+_TO_END = (signal.SIGTERM, signal.SIGHUP)
 
 EPILOG = """\b
 Root sees every process, also one that lived for 50 ms (fork, exec and exit
 from the kernel's process connector, peak memory from taskstats). It needs
 pyroute2: pip install 'cgmem[trace]'. Without either, what lives long enough
 to be looked at 10 times a second is still shown, and the output says so.
+
+\b
+SIGTERM and SIGHUP are passed on to CMD; of an ID they end the trace, and what
+was seen is printed.
 
 \b
 Examples:
@@ -45,7 +50,7 @@ Examples:
 \b
 Exit status:
   0  done   1  no such subprocess   2  wrong usage or trouble
-  of CMD: as cgmem run
+  129, 143  SIGHUP, SIGTERM         of CMD: as cgmem run
 """
 
 
@@ -61,9 +66,7 @@ class _Command(click.Command):
     "trace", cls=_Command, epilog=EPILOG, options_metavar="[OPTIONS] [--]",
 )  # fmt: skip
 @click.option("--max", metavar="SIZE", help="The hard limit of CMD.")
-@click.option(
-    "--seconds", type=click.FloatRange(0.1), metavar="SECONDS", help="How long (default: its end)."
-)
+@options.seconds_option("--seconds", 0.1, None, "How long (default: its end).")
 @click.argument("words", metavar="ID | CMD…", nargs=-1, required=True, type=click.UNPROCESSED)
 @options.json_option
 @click.pass_context
@@ -75,14 +78,13 @@ def command(
     as_json: bool,
 ) -> int:
     """Follow every process of a live subprocess, or of CMD, until it ends or Ctrl-C."""
+    name = None if context.meta["cgmem.dashes"] else _only_id(words, max)
     source = EventSource()
     try:
-        if context.meta["cgmem.dashes"]:
+        if name is None:
             status, trace = _command_traced(source, words, max, seconds)
-        elif len(words) == 1 and max is None:
-            status, trace = 0, _live_traced(source, words[0], seconds)
         else:
-            raise ConfigurationError("more than one ID", hint="cgmem trace -- CMD runs a command")
+            status, trace = _live_traced(source, name, seconds)
     finally:
         source.close()
     if as_json:
@@ -92,36 +94,77 @@ def command(
     return status
 
 
-def _live_traced(source: EventSource, name: str, seconds: float | None) -> Trace:
+def _only_id(words: tuple[str, ...], limit: str | None) -> str:
+    if limit is not None:
+        raise ConfigurationError(
+            "--max is for a CMD, which comes after --", hint=f"cgmem trace --max {limit} -- CMD"
+        )
+    if len(words) > 1:
+        raise ConfigurationError("more than one ID", hint="cgmem trace -- CMD runs a command")
+    return options.checked_target(words[0])
+
+
+@contextmanager
+def _handled(signals: Iterable[int], handle: Callable[[int], None]) -> Iterator[None]:
+    """Call `handle` for these signals. What the caller ignores (nohup) stays ignored."""
+    before = {
+        signum: signal.signal(signum, lambda number, _frame: handle(number))
+        for signum in signals
+        if signal.getsignal(signum) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for signum, was in before.items():
+            signal.signal(signum, was)
+
+
+def _live_traced(source: EventSource, name: str, seconds: float | None) -> tuple[int, Trace]:
     trace = Trace()
-    with orders.target(name) as to, suppress(KeyboardInterrupt):
+    arrived: list[int] = []
+
+    def stop(signum: int) -> None:
+        arrived.append(signum)
+        raise KeyboardInterrupt
+
+    with orders.target(name) as to:
         pids = to.scope.pids
         _look(trace, pids())
-        _follow(trace, source, pids, lambda: not pids(), seconds)
-    return trace
+        with _handled(_TO_END, stop), suppress(KeyboardInterrupt):
+            _follow(trace, source, pids, lambda: not pids(), seconds)
+    return (128 + arrived[0] if arrived else 0), trace
 
 
 def _command_traced(
     source: EventSource, words: tuple[str, ...], limit: str | None, seconds: float | None
 ) -> tuple[int, Trace]:
     name = new_id(os.path.basename(words[0]))  # noqa: PTH119  (no path)
-    report = tempfile.TemporaryFile()  # noqa: SIM115  (until the end, closed below)
-    descriptor = report.fileno()
-    ours = [sys.executable, "-m", "cgmem", "run", "--id", name, "--report", f"fd:{descriptor}"]
+    ours = [sys.executable, "-m", "cgmem", "run", "--id", name]
     budget = [] if limit is None else ["--max", limit]
-    # The terminal's keys are for the command; it is `run` that ends as it does.
-    before = signal.signal(signal.SIGINT, lambda _signum, _frame: None)  # the default after exec
-    try:
-        run = subprocess.Popen([*ours, *budget, "--", *words], pass_fds=(descriptor,))
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def pass_on(signum: int) -> None:
+        # The terminal's keys are for the command; it is `run` that ends as it does.
+        if signum != signal.SIGINT:
+            for run in started:
+                run.send_signal(signum)
+            if not started:
+                early.append(signum)
+
+    # At exec the handlers become the defaults.
+    with tempfile.TemporaryFile() as report, _handled((*_TO_END, signal.SIGINT), pass_on):
+        told = "--report", f"fd:{report.fileno()}"
+        run = subprocess.Popen([*ours, *told, *budget, "--", *words], pass_fds=(report.fileno(),))
+        started.append(run)
+        for signum in early:
+            run.send_signal(signum)
         trace = Trace(hidden=[run.pid])
         _follow(trace, source, lambda: _pids(name), lambda: run.poll() is not None, seconds)
         status = run.wait()
         # `run` has a guard, and may have other helpers.
         trace.leave_out_all_but(_main_pid(report))
         return (128 - status if status < 0 else status), trace
-    finally:
-        signal.signal(signal.SIGINT, before)
-        report.close()
 
 
 def _main_pid(report: IO[bytes]) -> int | None:
@@ -232,23 +275,27 @@ def _lived(process: Traced) -> str:
 def _end(process: Traced) -> str:
     if process.ended is None:
         return "lives"
-    if process.status is None:
-        return "?"
-    code = os.waitstatus_to_exitcode(process.status & 0xFF7F)
-    return f"exit {code}" if code >= 0 else signal.Signals(-code).name
+    code, signum = exit_of(process)
+    if signum is None:
+        return "?" if code is None else f"exit {code}"
+    with suppress(ValueError):  # real-time signals have no names of their own
+        return signal.Signals(signum).name
+    return f"signal {signum}"
 
 
 def _as_json(trace: Trace, source: EventSource) -> dict[str, Any]:
     now = time.monotonic()
 
     def one(process: Traced) -> dict[str, Any]:
+        exit_code, signum = exit_of(process)
         return {
             "pid": process.pid,
             "ppid": process.ppid,
             "command": process.command,
             "peak_kib": process.peak_kib,
             "seconds": lifetime(process, now),
-            "status": process.status,
+            "exit_code": exit_code,
+            "signal": signum,
             "lives": process.ended is None,
         }
 

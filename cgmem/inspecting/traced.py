@@ -6,6 +6,7 @@ Who is followed: the roots and whatever they fork. Events of everybody else are 
 from __future__ import annotations
 
 import heapq
+import os
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -168,3 +169,11 @@ def lifetime(process: Traced, now: float) -> float | None:
     if process.began is None:
         return None
     return (process.ended or now) - process.began
+
+
+def exit_of(process: Traced) -> tuple[int | None, int | None]:
+    """Return the exit code and the signal of its end; None for what there wasn't or wasn't seen."""
+    if process.status is None:
+        return None, None
+    code = os.waitstatus_to_exitcode(process.status & 0xFF7F)  # without WCOREFLAG
+    return (code, None) if code >= 0 else (None, -code)

@@ -71,7 +71,7 @@ def test_gc(live: tuple[str, int, int], tmp_path: Path) -> None:
     assert name not in supervised["orphans"]
     assert name in orphaned["orphans"]
     assert mine(orphaned["removed"], name) == []
-    assert f"cgmem adopt {name}" in shown.stderr
+    assert f"cgmem kill {name}" in shown.stderr
     assert name not in shown.stdout
     assert [found["outcome"]["cause"] for found in mine(dry["removed"], name)] == ["unknown"]
     assert name in table.stdout
@@ -100,6 +100,7 @@ def test_adopt_without_kernel_limits(live: tuple[str, int, int], tmp_path: Path)
 
     assert done.returncode == 2
     assert "no kernel holds its limits" in done.stderr
+    assert f"try: cgmem kill {name}" in done.stderr
     assert running(pid)
 
 

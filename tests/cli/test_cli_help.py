@@ -87,3 +87,11 @@ def test_an_option_without_its_value_names_its_verb(tmp_path: Path) -> None:
         done = cgmem(verb, option, cwd=tmp_path)
 
         assert f"cgmem {verb} --help" in done.stderr
+
+
+def test_a_missing_choice_is_told_on_one_line(tmp_path: Path) -> None:
+    """What click would list one below the other stands in one readable line."""
+    done = cgmem("completion", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "Choose from: bash, zsh, fish\n" in done.stderr

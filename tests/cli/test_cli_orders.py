@@ -61,10 +61,11 @@ def test_set_is_followed_by_the_supervisor(job: Job, tmp_path: Path) -> None:
 
 
 def test_set_says_what_is_wrong(job: Job) -> None:
-    """Nothing to set, a contradiction, a size without a unit, and a limit below what is used."""
+    """Nothing to set, a contradiction, no unit, more than there is, and less than is in use."""
     assert "nothing to set" in job.do("set", status=2)
     assert "as it is" in job.do("set", "--max", "64M", status=2)
     assert "--max" in job.do("set", "--max", "64", status=2)
+    assert "larger than this machine's memory" in job.do("set", "--max", "99999T")
     low = ("--warning", "8M", "--critical", "9M", "--max", "10M")
     assert "would end at once" in job.do("set", *low, status=2)
 
@@ -87,5 +88,42 @@ def test_kill(job: Job) -> None:
 
 def test_reclaim_needs_a_cgroup(job: Job) -> None:
     """Where nobody but the kernel could, that is said."""
-    assert "nothing can be reclaimed" in job.do("reclaim", "1M", status=2)
+    refused = job.do("reclaim", "1M", status=2)
+    assert "nothing can be reclaimed" in refused
+    assert "1048576" not in refused
     assert "no amount" in job.do("reclaim", "max", status=2)
+
+
+@pytest.mark.parametrize(
+    ("verb", "rest"),
+    [
+        ("show", ()), ("adopt", ()), ("kill", ()), ("freeze", ()), ("thaw", ()),
+        ("set", ("--max", "1G")), ("reclaim", ("1M",)), ("trace", ()), ("plot", ()),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_an_id(tmp_path: Path, verb: str, rest: tuple[str, ...]) -> None:
+    """Every verb that takes an id refuses it with the same status, and says what it takes."""
+    for wrong in ("a/b", "", "\x01", "x" * 300):
+        done = cgmem(verb, wrong, *rest, cwd=tmp_path)
+
+        assert done.returncode == 2, done
+        assert "can't be an id" in done.stderr or "subprocess id" in done.stderr
+        assert "\ncgmem: try: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ps", "--watch", "--every", "nan"), ("top", "--every", "nan"),
+        ("stats", "--suggest", "--margin", "nan"), ("plot", "x", "--seconds", "nan"),
+        ("plot", "x", "--every", "nan"), ("trace", "x", "--seconds", "nan"),
+        ("trace", "x", "--seconds", "inf"), ("kill", "x", "--grace", "nan"),
+    ],
+)  # fmt: skip
+def test_what_is_no_number(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """It is neither below nor above what is taken, and is refused by the option's name."""
+    *_, option, value = words
+    done = cgmem(*words, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert f"'{option}': {value} is not a finite number" in done.stderr

@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cli.command import POLLED, cgmem
 from tests.cli.terminal import CTRL_Z, bash
 
@@ -38,12 +40,37 @@ def test_a_recording_that_cannot_be_written(tmp_path: Path) -> None:
     wrong = cgmem("run", "--record", str(tmp_path / "no" / "x"), "--", "touch", "ran", cwd=tmp_path)
 
     assert wrong.returncode == 125
-    assert "--record" in wrong.stderr
+    assert f"--record: '{tmp_path}"[:40] in wrong.stderr
+    assert "try: " in wrong.stderr
     assert not (tmp_path / "ran").exists()
     if Path("/dev/full").exists():
         full = cgmem("run", *POLLED, "--record", "/dev/full", "--", "true", cwd=tmp_path)
         assert full.returncode == 0
         assert full.stderr.count("--record") == 1
+
+
+@pytest.mark.parametrize("name", ["", "-", "fd:1"])
+def test_a_recording_needs_a_file(tmp_path: Path, name: str) -> None:
+    """Where --report could go is no place for a recording, and no file of such a name is made."""
+    done = cgmem("run", "--record", name, "--", "touch", "ran", cwd=tmp_path)
+
+    assert done.returncode == 125
+    assert f"--record takes the name of a file, not {name!r}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_plotted(tmp_path: Path) -> None:
+    """A torn line is counted; a picture that can't come is refused before anything is looked at."""
+    (tmp_path / "torn.jsonl").write_text('{"subprocess_id": "x", "tick_seconds": 1}\n{"t": ')
+    torn = cgmem("plot", "torn.jsonl", cwd=tmp_path)
+    wrong = [
+        cgmem("plot", "nobody", "--output", name, cwd=tmp_path)
+        for name in ("x.foo", "x", "no/x.png")
+    ]
+
+    assert "1 torn or foreign line was skipped" in torn.stderr
+    assert [done.returncode for done in wrong] == [2, 2, 2]
+    assert all("--output: " in done.stderr and "try: " in done.stderr for done in wrong)
 
 
 def test_nothing_of_the_status_line_in_a_pipe(tmp_path: Path) -> None:

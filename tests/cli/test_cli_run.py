@@ -241,6 +241,42 @@ def test_report_that_can_not_be_written_refuses_the_start(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("where", ["-", "fd:1"])
+def test_report_to_a_closed_stdout_is_refused(where: str, tmp_path: Path) -> None:
+    """Nothing runs whose report would be lost; without a report a closed stdout is no trouble."""
+    run, close = ("run", *POLLED), lambda: os.close(1)
+    done = cgmem(*run, "--report", where, "--", "touch", "ran", cwd=tmp_path, preexec_fn=close)
+    silent = cgmem(*run, "--", "true", cwd=tmp_path, preexec_fn=close)
+
+    assert done.returncode == 125
+    assert "--report" in done.stderr
+    assert not (tmp_path / "ran").exists()
+    assert silent.returncode == 0
+
+
+def test_a_wrong_log_directory_names_its_source(tmp_path: Path) -> None:
+    """The flag, the variable or the file's key: where to mend it."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "set.yaml").write_text("log_dir: file")
+    run = ("run", *POLLED)
+    flag = cgmem(*run, "--log-dir", "file", "--", "true", cwd=tmp_path)
+    variable = cgmem(*run, "--", "true", cwd=tmp_path, env={"CGMEM_LOG_DIR": "file"})
+    key = cgmem("alerts", "--config", "set.yaml", cwd=tmp_path)
+
+    assert flag.stderr.startswith("cgmem: --log-dir ")
+    assert "try: name a directory in --log-dir" in flag.stderr
+    assert variable.stderr.startswith("cgmem: CGMEM_LOG_DIR ")
+    assert key.stderr.startswith(f"cgmem: {tmp_path}/set.yaml: log_dir ")
+
+
+def test_a_budget_larger_than_the_familys_names_both_sources(tmp_path: Path) -> None:
+    """Where the hard limit comes from, and where the family's."""
+    done = cgmem("run", *POLLED, "--", "true", cwd=tmp_path, env={"CGMEM_FAMILY_MAX": "10"})
+
+    assert done.returncode == 125
+    assert "4G (default) is larger than the family budget 10M (CGMEM_FAMILY_MAX)" in done.stderr
+
+
 def test_report_on_a_full_disk_costs_a_warning(tmp_path: Path) -> None:
     """The command's status stays, one line tells of the lost report."""
     if not Path("/dev/full").exists():

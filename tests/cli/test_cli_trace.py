@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command import POLLED, cgmem, start
+from tests.cli.command import POLLED, cgmem, start, until
+from tests.helpers.proc import running
 
 HOG = """
 import mmap, subprocess, sys, time
@@ -35,6 +37,9 @@ def test_the_hog_of_a_command(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert answer["hog"]["command"].endswith("hog.py 2.0")
     assert answer["hog"]["peak_kib"] > 60 << 10
+    assert "status" not in answer["hog"]
+    assert answer["hog"]["signal"] is None
+    assert answer["hog"]["exit_code"] == (None if "life" in answer["cannot"] else 0)
     assert answer["complete"] == (not answer["cannot"] and not answer["lost_events"])
     assert not any(process["lives"] for process in answer["processes"])
 
@@ -90,3 +95,69 @@ def test_trace_says_what_is_wrong(tmp_path: Path) -> None:
     wrong = cgmem("trace", "sleep", "1", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "cgmem trace -- CMD" in wrong.stderr
+    early = cgmem("trace", "nobody", "--max", "1G", cwd=tmp_path)
+    assert early.returncode == 2
+    assert "--max is for a CMD, which comes after --" in early.stderr
+
+
+# Lives on for a second after the signal, so that it is looked at.
+SLOW_END = "trap 'sleep 1; trap - {0}; kill -{0} $$' {0}; echo $$; sleep 300 & wait"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_what_asks_to_end_is_passed_on(tmp_path: Path, signum: signal.Signals) -> None:
+    """The command gets the signal, its trace is printed, and the status is that of `run`."""
+    code = SLOW_END.format(signum.name[3:])
+    with start("trace", "--json", "--", "/bin/sh", "-c", code, cwd=tmp_path) as trace:
+        assert trace.stdout is not None
+        pid = int(trace.stdout.readline())
+        trace.send_signal(signum)
+        out, _ = trace.communicate(timeout=60)
+
+    assert trace.returncode == 128 + signum
+    assert pid in [process["pid"] for process in json.loads(out)["processes"]]
+    assert not running(pid)
+
+
+def test_ctrl_c_is_the_command_s_alone(tmp_path: Path) -> None:
+    """What listens for processes goes on to the end of the trace, without a word."""
+    code = "trap 'sleep 1; exit 5' INT; echo $$; while :; do sleep 0.1; done"
+    with start("trace", "--json", "--", "/bin/sh", "-c", code, cwd=tmp_path) as trace:
+        assert trace.stdout is not None
+        pid = int(trace.stdout.readline())
+        os.killpg(trace.pid, signal.SIGINT)
+        out, err = trace.communicate(timeout=60)
+    answer = json.loads(out)
+
+    assert trace.returncode == 5
+    assert pid in [process["pid"] for process in answer["processes"]]
+    assert "Traceback" not in err
+    assert "the program that listens has ended" not in answer["cannot"].values()
+
+
+def test_a_live_one_until_sigterm(tmp_path: Path) -> None:
+    """What was seen by then is printed; what is traced lives on."""
+    name = f"left-{os.getpid()}"
+    words = ("run", *POLLED, "-q", "--id", name, "--", "/bin/sh", "-c", "echo $$; exec sleep 300")
+    with start(*words, cwd=tmp_path) as run:
+        assert run.stdout is not None
+        pid = int(run.stdout.readline())
+        trace = start("trace", name, "--json", cwd=tmp_path)
+        try:
+            until(lambda: _handles(trace.pid, signal.SIGTERM), "the trace to begin")
+            trace.terminate()
+            out, _ = trace.communicate(timeout=60)
+            lives = running(pid)
+        finally:
+            trace.kill()
+            run.terminate()
+
+    assert trace.returncode == 143
+    assert [process["pid"] for process in json.loads(out)["processes"]] == [pid]
+    assert lives
+
+
+def _handles(pid: int, signum: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (signum - 1) & 1)

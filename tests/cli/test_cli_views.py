@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cgmem.cli.group import VERBS
-from tests.cli.command import COMMAND, HOG, POLLED, cgmem, environment, start, until
+from tests.cli.command import HOG, POLLED, cgmem, environment, start, until
 
 
 @pytest.fixture
@@ -310,20 +311,26 @@ def test_help_and_run_import_only_what_they_use(tmp_path: Path) -> None:
         assert loaded("run", *POLLED, "--", "true") == "['cgmem.supervising.supervisor']"
 
 
-def test_reader_that_leaves_is_no_trouble(tmp_path: Path) -> None:
-    """A pipe that nobody reads any more ends a verb without a word."""
-    words = " ".join([*COMMAND, "config", "--json"])
-    done = subprocess.run(
-        ["sh", "-c", f"{words} | true"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.mark.parametrize("words", [("config", "--json"), ("check",), ("ps",), ("--version",)])
+def test_reader_that_leaves_is_no_trouble(words: tuple[str, ...], tmp_path: Path) -> None:
+    """A pipe that nobody reads any more ends a verb by SIGPIPE, not with the status of a no."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = cgmem(*words, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE)
+    finally:
+        os.close(writing)
 
-    assert (done.stdout, done.stderr) == ("", "")
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("words", [("ps",), ("check",), ("config", "--json")])
+def test_closed_stdout_is_told(words: tuple[str, ...], tmp_path: Path) -> None:
+    """What is to be printed where stdout was closed from the start is 2 and a message."""
+    done = cgmem(*words, cwd=tmp_path, preexec_fn=lambda: os.close(1))
+
+    assert done.returncode == 2
+    assert done.stderr == "cgmem: stdout: Bad file descriptor\n"
 
 
 def test_full_stdout_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,4 +342,4 @@ def test_full_stdout_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         done = cgmem("config", cwd=tmp_path, stdout=full, stderr=subprocess.PIPE)
 
     assert done.returncode == 2
-    assert done.stderr == "cgmem: No space left on device\n"  # and no traceback at exit
+    assert done.stderr == "cgmem: stdout: No space left on device\n"  # and no traceback at exit

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgmem.inspecting.traced import KEPT, Trace, lifetime
+from cgmem.inspecting.traced import KEPT, Trace, Traced, exit_of, lifetime
 from cgmem_backends.process_events import (
     Event,
     Source,
@@ -250,3 +250,10 @@ def test_messages_of_taskstats() -> None:
     assert event is not None
     assert (event["name"], event["peak_kib"], event["seconds"]) == ("caf\ufffd", 300, 0.05)
     assert memory_event(Attributes()) is None
+
+
+def test_an_end_in_the_words_of_run() -> None:
+    """A wait status is an exit code or a signal, core dump or not; unseen it is neither."""
+    ends = [exit_of(Traced(11, 10, status=status)) for status in (3 << 8, 15, 6 | 0x80, None)]
+
+    assert ends == [(3, None), (None, 15), (None, 6), (None, None)]
