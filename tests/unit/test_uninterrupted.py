@@ -19,8 +19,12 @@ def test_a_ctrl_c_waits_for_the_end_of_the_block() -> None:
             signal.raise_signal(signal.SIGINT)
             done.append("all of it")
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done == ["all of it"]
 
 
