@@ -61,6 +61,8 @@ class JsonLinesFile:
             backups=backups,
         )
         self._broken = False
+        self._unwritten = 0
+        """As told at the last close."""
         self._begin_empty()
         _files.add(self)
 
@@ -90,9 +92,11 @@ class JsonLinesFile:
         self.flush()
         with self._lock:
             self._file.close()
-            if unwritten := len(self._lines) + self._lost:
+            unwritten = len(self._lines) + self._lost
+            if unwritten and unwritten != self._unwritten:
                 noun = "line" if unwritten == 1 else "lines"
                 self._note(f"{unwritten} {noun} could not be written to {self._path}")
+            self._unwritten = unwritten
         self._tell()
 
     def after_fork_in_child(self) -> None:

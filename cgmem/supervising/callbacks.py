@@ -69,7 +69,8 @@ class Callbacks:
             self._worker = worker
 
     def _work(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
+        # Signals are the callers' own threads' affair: not to be taken while it waits.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
             function, args = self._queue.get()
             watchdog = threading.Timer(self._time_limit, self._give_up, (function,))
@@ -77,10 +78,12 @@ class Callbacks:
             with suppress(RuntimeError):  # no thread for it: better unwatched than not called
                 watchdog.start()
             try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
                 function(*args)
             except BaseException as error:  # noqa: BLE001  (even SystemExit ends only itself)
                 self._warn(f"callback {_named(function)}: {type(error).__name__}: {error}")
             finally:
+                signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                 watchdog.cancel()
             with self._lock:
                 if self._worker is not threading.current_thread():

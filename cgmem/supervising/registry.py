@@ -54,15 +54,18 @@ class Registry:
             self._aborted.pop(supervision.subprocess_id, None)
             self._live[supervision.subprocess_id] = supervision
 
-    def leave(self, supervision: Supervision) -> None:
-        """The subprocess has ended."""
+    def leave(self, supervision: Supervision) -> bool:
+        """The subprocess has ended. False if it had left before: its id may be another's now."""
         with self._lock:
-            self._live.pop(supervision.subprocess_id, None)
+            if self._live.get(supervision.subprocess_id) is not supervision:
+                return False
+            del self._live[supervision.subprocess_id]
             outcome = supervision.outcome
             if outcome is not None and outcome.aborted:
                 self._aborted[supervision.subprocess_id] = outcome.end_mb
                 if len(self._aborted) > REMEMBERED:
                     del self._aborted[next(iter(self._aborted))]
+            return True
 
     def find(self, subprocess_id: str) -> Supervision | None:
         """The live supervision with this id."""

@@ -100,6 +100,8 @@ class Supervision:
         self.outcome: Outcome | None = None
         """Set once no process is left. Logged next; the scope may be there until `ended`."""
         self.ended = threading.Event()
+        self._concluding = False
+        """The last read was the last: its descriptors are given up."""
         self._told = False
         self._sinks = sinks
         self._poller = poller
@@ -339,7 +341,7 @@ class Supervision:
             return self.ended.is_set()
 
     def _settle(self) -> None:
-        if self.outcome is None:
+        if not self._concluding:
             self._counters = self._last_read()
             self._tell_late_kill()
         if self._emptied():
@@ -597,6 +599,7 @@ class Supervision:
         """Say, once, how it ended. Before the scope goes: what is left tells of an untold end."""
         if self._told:
             return
+        self._concluding = True
         # First the poller: a closed descriptor's number may belong to somebody else at once.
         self._poller.remove(self)
         try:

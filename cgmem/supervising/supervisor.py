@@ -333,7 +333,8 @@ class Supervisor:
 
     def ended(self, supervision: Supervision, outcome: Outcome) -> None:
         """Forget the subprocess and call the caller's `on_end`."""
-        self._registry.leave(supervision)
+        if not self._registry.leave(supervision):
+            return
         self._family.release(supervision.subprocess_id)
         hook = self._hooks.pop(supervision.subprocess_id, Hooks()).on_end
         if hook is not None:

@@ -5,11 +5,12 @@ Nothing is remembered here; when each is due, and why, is `supervising.supervisi
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Callable
 
 from cgmem.contract import Scope
-from cgmem.errors import CgmemError, ScopeVanished, out_of_descriptors
+from cgmem.errors import CgmemError, ScopeVanished
 from cgmem.supervising.main_process import MainProcess
 
 
@@ -43,8 +44,11 @@ def send(scope: Scope, main: MainProcess | None, signum: int) -> None:
         pass
     except (CgmemError, OSError) as error:
         failure = error
-        # Some may have it already, the main process too: a second SIGTERM can mean "at once".
-        if signum == signal.SIGKILL or out_of_descriptors(error):
+        # Where somebody refuses a signal by pidfd (sudo), the others have theirs, the main process
+        # too: a second SIGTERM can mean "at once". Of any other failure that can't be said.
+        refused = getattr(error, "errno", None) == errno.EPERM
+        by_pidfd = main is not None and main.exit_fd is not None
+        if signum == signal.SIGKILL or not (refused and by_pidfd):
             inside = []
     if main is not None and main.pid is not None and main.pid not in inside:
         main.send_signal(signum)

@@ -520,3 +520,5 @@ def test_lines_that_were_never_written_are_told_at_the_end(tmp_path: Path) -> No
 
     assert len(told) == 2
     assert told[1] == f"2 lines could not be written to {tmp_path}"
+    file.close()
+    assert len(told) == 2

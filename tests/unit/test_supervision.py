@@ -643,21 +643,6 @@ def test_a_main_process_inside_is_told_once(play: Callable[..., Play]) -> None:
     assert one.scope.popen.sent == []
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, errno.EMFILE])
-def test_whoever_refuses_costs_nobody_a_second_signal(
-    play: Callable[..., Play], number: int
-) -> None:
-    """Where one can't be signalled (sudo) the others were; out of descriptors, nobody was."""
-    one = play(grace=5).begin()
-    one.scope.errors["signal"] = CgroupError(OSError(number, os.strerror(number)), "to", "41")
-    one.supervision.abort("abort")
-    assert one.scope.popen.sent == ([] if number == errno.EPERM else [TERM, CONT])
-
-    one.advance(5.5)
-
-    assert one.scope.popen.sent[-1] == KILL
-
-
 def test_kill_at_once(play: Callable[..., Play]) -> None:
     """`kill` is SIGKILL without grace."""
     one = play().begin()
