@@ -40,7 +40,7 @@ class Reader:
         """
         with ExitStack() as stack:
             # All are open before the first is read: a rotation meanwhile loses none.
-            files = [stack.enter_context(_open(path)) for path in with_rotated(self._path)]
+            files = [stack.enter_context(open_log(path)) for path in with_rotated(self._path)]
             seen = set[tuple[int, int]]()
             for file in files:
                 found = os.fstat(file.fileno())
@@ -117,12 +117,13 @@ def with_rotated(path: Path) -> list[Path]:
 
 def _opened(path: Path) -> IO[bytes] | None:
     try:
-        return _open(path)
+        return open_log(path)
     except FileNotFoundError:
         return None
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log file to read it. Raises `OSError`, also for what is no such file."""
     return os.fdopen(open_regular(str(path), os.O_RDONLY)[0], "rb")
 
 

@@ -7,12 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from stat import S_ISREG
 from typing import IO
 
 from cgmem.contract import ScopeRecord
 from cgmem.logs.memory_logs import STATS_FILE
-from cgmem.logs.reading import with_rotated
+from cgmem.logs.reading import open_log, with_rotated
 
 MOST_BYTES = 64 << 20
 """How much of a log is looked through: it is rotated long before."""
@@ -42,9 +41,9 @@ def _opened(stack: ExitStack, directory: Path, since: float) -> Iterator[IO[byte
         files = with_rotated(directory / STATS_FILE)
     for file in files:
         with suppress(OSError):
-            found = file.stat()
-            if S_ISREG(found.st_mode) and found.st_mtime >= since:
-                yield stack.enter_context(file.open("rb"))
+            log = stack.enter_context(open_log(file))
+            if os.fstat(log.fileno()).st_mtime >= since:
+                yield log
 
 
 def _end_of(log: IO[bytes]) -> bytes:

@@ -109,7 +109,7 @@ class FakeScope:
         self.term_obeyed = True
         self.budget = Limits(None, 400 * MB)
         self.swept_by_us = True
-        self.errors: dict[str, Exception] = {}
+        self.errors: dict[str, BaseException] = {}
         self.calls: list[tuple[str, Any]] = []
         self.detached = 0
         self.rewritten: ScopeRecord | None = None
@@ -285,7 +285,7 @@ class FakeSinks:
         self.outcomes: list[Outcome] = []
         self.aborts: list[Cause] = []
         self.warnings: list[str] = []
-        self.errors: dict[str, Exception] = {}
+        self.errors: dict[str, BaseException] = {}
         self.order: list[str] = []
         """What was told, in its order."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
 
     for name, why in (("x.log", "not a regular file"), ("device", "symbolic links are refused")):
         found = Reader(tmp_path / name, accept)
-        for lines in (found.read, lambda: found.follow(lambda _seconds: None)):  # noqa: B023
+        for lines in (found.read, partial(found.follow, lambda _seconds: None)):
             with pytest.raises(OSError, match=why) as caught:
                 list(lines())
             assert caught.value.filename == str(tmp_path / name)

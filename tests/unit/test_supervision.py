@@ -509,7 +509,7 @@ def test_an_interrupted_step_of_the_end(play: Callable[..., Play], step: str) ->
     one = play().begin()
     one.scope.end(3)
     place = one.scope.errors if step == "detach" else one.sinks.errors
-    place[step] = KeyboardInterrupt()  # type: ignore[assignment]
+    place[step] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         one.supervision.settle()
     del place[step]
@@ -529,7 +529,7 @@ def test_interrupted_with_its_exit_not_heard_of(
     one = play().begin()
     one.scope.end(3)
     exits()
-    one.scope.errors["detach"] = KeyboardInterrupt()  # type: ignore[assignment]
+    one.scope.errors["detach"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         one.supervision.settle()
     del one.scope.errors["detach"]
@@ -542,7 +542,7 @@ def test_interrupted_with_its_exit_not_heard_of(
 def test_an_interrupted_abort_thaws_and_kills(play: Callable[..., Play]) -> None:
     """A KeyboardInterrupt in the middle leaves nobody frozen and nobody alive."""
     one = play(grace=5).begin()
-    one.scope.errors["signal"] = KeyboardInterrupt()  # type: ignore[assignment]
+    one.scope.errors["signal"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         one.supervision.abort("abort")
     del one.scope.errors["signal"]
