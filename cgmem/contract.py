@@ -47,6 +47,8 @@ class Headroom(NamedTuple):
     left_bytes: int
     """0 where more is in use."""
     limit: LimitAbove
+    smallest_max_bytes: int | None = None
+    """The smallest memory.max on the path; None: not asked."""
 
 
 class EffectiveLimits(NamedTuple):
@@ -396,6 +398,12 @@ class SystemMemory(NamedTuple):
     headroom: Headroom | None = None
     """Of the own cgroup and its ancestors; None without a limit."""
     swap_free_bytes: int = 0
+
+    @property
+    def effective_total_bytes(self) -> int:
+        """What a percentage is one of: the machine's memory, or a cgroup's limit that is less."""
+        limit = self.headroom.smallest_max_bytes if self.headroom else None
+        return self.total_bytes if limit is None else min(self.total_bytes, limit)
 
 
 Level: TypeAlias = "Literal['OK', 'WARNING', 'CRITICAL', 'ABORTED', 'NOT_MONITORED']"

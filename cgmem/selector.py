@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from cgmem.contract import (
     BY_RULE,
@@ -144,9 +145,15 @@ def pid_namespace() -> int:
     return inode
 
 
-def run_directory() -> str:
-    """This user's directory for what is of use to live processes only; it may not be there."""
-    return str(_loaded("cgmem_backends.run_directory").own_directory())
+def lock_directory() -> str:
+    """This user's directory for locks, one for all its sessions; it may not be there."""
+    return str(_loaded("cgmem_backends.run_directory").lock_directory())
+
+
+def own_line() -> set[int]:
+    """This process and those that it descends from, as far as they can be seen."""
+    pids: set[int] = _loaded("cgmem_backends.subtree").family(Path("/proc"))
+    return pids
 
 
 def process_events_command() -> list[str]:
@@ -156,7 +163,10 @@ def process_events_command() -> list[str]:
 
 def process_start(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot; None where it is gone or unknown."""
-    ticks: int | None = _loaded("cgmem_backends.scope_record").process_start(pid)
+    try:
+        ticks: int | None = _loaded("cgmem_backends.scope_record").process_start(pid)
+    except OSError:  # out of descriptors, say
+        return None
     return ticks
 
 

@@ -78,10 +78,12 @@ class Ancestry:
 
 def headroom(limits: Iterable[AncestorLimit]) -> Headroom | None:
     """What the tightest of these leaves; None for none."""
-    tightest = min(limits, key=lambda limit: limit.left_bytes, default=None)
-    if tightest is None:
+    known = tuple(limits)
+    if not known:
         return None
-    return Headroom(tightest.left_bytes, LimitAbove(named(tightest.directory), tightest.max_bytes))
+    tightest = min(known, key=lambda limit: limit.left_bytes)
+    above = LimitAbove(named(tightest.directory), tightest.max_bytes)
+    return Headroom(tightest.left_bytes, above, min(known).max_bytes)
 
 
 def own_headroom(proc: Path = Path("/proc")) -> Headroom | None:

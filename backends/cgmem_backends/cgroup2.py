@@ -140,6 +140,8 @@ class Cgroup2Backend:
         try:
             return scope, scope.renew(record)
         except BaseException:
+            with suppress(CgroupError):  # what `renew` raised is the one to show
+                scope.close()
             scope.detach()
             raise
 

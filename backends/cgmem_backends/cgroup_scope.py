@@ -152,7 +152,7 @@ class CgroupScope:
         try:
             events = self._read_events()
         except ScopeVanished:
-            return Counters(self._last_events, cached=True, host_root_visible=self._root_is_hosts)
+            return self._counters_left()
         peak = cg.read_limit(self.directory, kf.MEMORY_PEAK)
         stat = cg.read_file(self.directory, kf.MEMORY_STAT)
         killed = bool(events.oom_kill)
@@ -163,6 +163,16 @@ class CgroupScope:
             self._root_is_hosts,
             peak,
             kf.reclaimable_bytes(stat or b""),
+        )
+
+    def _counters_left(self) -> Counters:
+        """What is still known once the cgroup is gone; those above are there to be asked."""
+        last = self._last_events
+        return Counters(
+            last,
+            ancestors_with_oom=self._ancestors_with_oom() if last and last.oom_kill else (),
+            host_root_visible=self._root_is_hosts,
+            cached=True,
         )
 
     def set_limits(self, limits: Limits) -> EffectiveLimits:

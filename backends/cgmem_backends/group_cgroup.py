@@ -22,7 +22,6 @@ from cgmem_backends.subtree_source import Subtree, SubtreeSource
 PREFIX = "cgmem-group-"
 
 _NAME = rf"{PREFIX}([A-Za-z0-9_-]+)(\.scope)?"
-_PAGE = 4096
 
 
 def named(directory: Path) -> str:
@@ -49,7 +48,8 @@ def wanted_limit(directory: Path, group: Group) -> int | None:
         if current is None:
             raise no_budget(group)
         return None
-    if current == group.max_bytes // _PAGE * _PAGE:
+    page = os.sysconf("SC_PAGE_SIZE")
+    if current == group.max_bytes // page * page:  # the kernel rounds it down
         return None
     used = cg.read_limit(directory, kf.MEMORY_CURRENT) or 0
     if used > group.max_bytes:

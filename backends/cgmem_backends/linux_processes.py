@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cgmem.contract import Metric, Snapshot, Usability
+from cgmem.errors import out_of_descriptors
 from cgmem_backends.patient_reader import PatientReader
 from cgmem_backends.proc_files import Rollup, parse_smaps_rollup, parse_stat
 from cgmem_backends.process_tree import (
@@ -89,7 +90,7 @@ class LinuxProcesses:
             return ""
 
     def processes(self) -> Iterator[Process]:
-        """One readdir, one stat file a process."""
+        """One readdir, one stat file a process. Raises OSError for want of descriptors."""
         with os.scandir(self._proc) as entries:
             names = [entry.name for entry in entries if entry.name.isdigit()]
         for name in names:
@@ -99,12 +100,18 @@ class LinuxProcesses:
 
     def process(self, pid: int) -> Process | None:
         """Look at one process."""
-        return self._stat(str(pid))
+        try:
+            return self._stat(str(pid))
+        except OSError:  # out of descriptors
+            return None
 
     def _stat(self, name: str) -> Process | None:
         try:
             descriptor = os.open(f"{self._proc}/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except OSError as error:
+            # Whoever is missing in a scan passes for ended, and is not followed any more.
+            if out_of_descriptors(error):
+                raise
             return None  # ended, or hidden by hidepid
         try:
             return parse_stat(os.read(descriptor, 4096))

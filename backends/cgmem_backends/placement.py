@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cgmem.shapes import NamedTuple
+from cgmem_backends.hierarchy import parse_own_cgroup
 from cgmem_backends.start_errors import cgroup_refused
 
 TYPE_CHECKING = False
@@ -254,10 +255,9 @@ def _waiting_command() -> tuple[str, ...]:
 def _cgroup_line(pid: str) -> str:
     """Return the cgroup v2 path of a process, from /proc/PID/cgroup; "" if there is none."""
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="surrogateescape").splitlines()
+        return parse_own_cgroup(Path(f"/proc/{pid}/cgroup").read_bytes()) or ""
     except OSError:
         return ""
-    return next((line[3:] for line in lines if line.startswith("0::")), "")
 
 
 def _misplaced(found: str, cgroup_path: str) -> str | None:

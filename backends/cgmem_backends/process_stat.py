@@ -16,8 +16,11 @@ def split_stat(content: bytes) -> tuple[bytes, bytes, list[bytes]]:
 
 
 def stat_fields(pid: int, proc: Path) -> list[bytes]:
-    """The fields after the name; none once the process is gone."""
+    """The fields after the name; none once the process is gone.
+
+    Raises OSError where that can't be told: no descriptor is left, or it may not be looked at.
+    """
     try:
         return split_stat((proc / str(pid) / "stat").read_bytes())[2]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
         return []

@@ -83,7 +83,7 @@ class ProcessSource(Protocol):
         """Name the table that pids belong to (boot and pid namespace); "" where unknown."""
 
     def processes(self) -> Iterable[Process]:
-        """Scan every process once."""
+        """Scan every process once. Raises OSError where it can't see them all."""
 
     def process(self, pid: int) -> Process | None:
         """Look at one process; None when there is none."""

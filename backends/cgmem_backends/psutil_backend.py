@@ -22,6 +22,7 @@ from cgmem.contract import (
     Usability,
 )
 from cgmem.errors import CgmemError
+from cgmem_backends import scope_record
 from cgmem_backends.process_signals import Signaller, TreeSignals
 from cgmem_backends.process_tree import ProcessSource, ProcessTable, ProcessTree
 from cgmem_backends.psutil_scope import PsutilScope
@@ -83,8 +84,7 @@ class PsutilBackend:
         source = source or host_processes(proc)
         self.capabilities = capabilities(source.metric)
         self.warn: Callable[[str], None] = lambda _text: None
-        self.skipped_records = 0
-        """Files that the last `list_scopes` passed over: torn, foreign, not ours to read."""
+        self._proc = proc
         self._source = source
         self._table = ProcessTable(source, clock)
         self._signaller = signaller or Signaller(source.process)
@@ -92,6 +92,7 @@ class PsutilBackend:
         self._directories = directories
         self._pause = pause
         self._looked: int | None = None
+        self._told_not_written = False
 
     def with_note(self, found: Usability) -> Usability:
         """See `cgmem.contract.Backend`: nothing to add."""
@@ -143,10 +144,17 @@ class PsutilBackend:
         return [scope for _, tree, scope in self._written_down() if tree.processes()]
 
     def remains(self, *, nearby: bool = False) -> Iterator[Scope]:
-        """Records of this user without a living process or supervisor. All are near."""
+        """Records of this user without a living process or supervisor. All are near.
+
+        With `nearby`, by which a supervisor cleans up, torn files are removed on the way.
+        """
+        if nearby:
+            for path in self._directories():
+                RunDirectory(path).remove_torn(self._proc)
         for entry, tree, scope in self._written_down():
             ours = entry.uid == os.geteuid()
-            if ours and not tree.processes() and not self._supervisor_lives(entry.record):
+            supervised = scope_record.is_supervised(entry.record, self._proc)
+            if ours and not supervised and not tree.processes():
                 yield scope
 
     def take_over(self, scope: Scope, record: ScopeRecord) -> None:
@@ -157,10 +165,9 @@ class PsutilBackend:
         )
 
     def _written_down(self) -> list[tuple[Entry, ProcessTree, PsutilScope]]:
-        listing = read_all(list(self._directories()))
         table_id = self._source.table_id()
-        here = [entry for entry in listing.entries if entry.table_id == table_id]
-        self.skipped_records = listing.skipped + len(listing.entries) - len(here)
+        entries = read_all(self._directories())
+        here = [entry for entry in entries if entry.table_id == table_id]
         # All trees are made before the first is asked, so that one scan serves them all.
         trees = [(entry, self._tree_of(entry)) for entry in here]
         found = []
@@ -184,12 +191,15 @@ class PsutilBackend:
         self, record: ScopeRecord, token: str, tree: ProcessTree, directory: RunDirectory
     ) -> PsutilScope:
         signals = TreeSignals(lambda: tree.processes(fresh=True), self._signaller, self._pause)
-        return PsutilScope(record, token, self._table, tree, signals, directory)
+        told = self._not_written
+        return PsutilScope(record, token, self._table, tree, signals, directory, told)
 
-    def _supervisor_lives(self, record: ScopeRecord) -> bool:
-        if record.concluded:
-            return False
-        supervisor = self._source.process(record.supervisor_pid)
-        if supervisor is None or supervisor.ended:
-            return False
-        return record.supervisor_start in (0, supervisor.start)
+    def _not_written(self, record: ScopeRecord, error: Exception) -> None:
+        """Say so once: what keeps one record from being written keeps the others too."""
+        if not self._told_not_written:
+            self._told_not_written = True
+            hint = getattr(error, "hint", None)
+            self.warn(
+                f"other processes can't list subprocess {record.subprocess_id}: {error}"
+                + (f": {hint}" if hint else "")
+            )

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from subprocess import Popen
 
 from cgmem.contract import Counters, EffectiveLimits, Limits, Sample, ScopeRecord, Snapshot
@@ -52,6 +53,7 @@ class PsutilScope:
         tree: ProcessTree,
         signals: TreeSignals,
         run_directory: RunDirectory,
+        not_written: Callable[[ScopeRecord, Exception], None],
     ) -> None:
         self._record = record
         self._token = token
@@ -59,14 +61,13 @@ class PsutilScope:
         self._tree = tree
         self._signals = signals
         self._run_directory = run_directory
+        self._not_written = not_written
         self._peak_bytes: int | None = None
         self._members: Sequence[Process] = ()
         self._last_seen: tuple[object, ...] | None = None
         self._closed = False
         self._undecided_since: float | None = None
         self._saved: Callable[[ScopeRecord], None] | None = None
-        self.record_problem: str | None = None
-        """Why other processes can't see this scope; None when they can."""
 
     @property
     def record(self) -> ScopeRecord:
@@ -92,13 +93,16 @@ class PsutilScope:
         return child
 
     def follow(self, root: Identity, *, marked: bool) -> None:
-        """Take a running process in, and write the scope down. For the backend."""
+        """Take a running process in, and write the scope down. For the backend.
+
+        Where it can't be written, it works all the same: `not_written` is told.
+        """
         self._tree.add_root(root)
         self.written_down(root, marked=marked, table_id=self._table.source.table_id())
         try:
             self.rewrite(self._record)
         except (OSError, CgmemError) as error:
-            self.record_problem = f"this scope can't be listed by other processes: {error}"
+            self._not_written(self._record, error)
 
     def limits(self) -> Limits:
         """What was written down: nothing holds it."""
@@ -223,11 +227,9 @@ class PsutilScope:
         if before is not None:
             before()
         self._closed = True
-        try:
+        # A record without living processes is passed over by its readers, and removed later.
+        with suppress(OSError, CgmemError):
             self._run_directory.remove(self._token)
-        except (OSError, CgmemError) as error:
-            # A record without living processes is passed over by its readers, and removed later.
-            self.record_problem = f"its record stays behind: {error}"
         return True
 
     def _one_may_be_missing(self) -> bool:

@@ -56,7 +56,7 @@ def left_behind(directories: Iterable[Path], proc: Path) -> Found:
             continue
         text = get_xattr(directory, RECORD_XATTR)
         if text is None:
-            if _old(directory) and scope_record.process_start(int(name[1]), proc) is None:
+            if _old(directory) and not scope_record.lives(int(name[1]), proc=proc):
                 yield directory, scope_record.NOBODY
             continue
         record = scope_record.decode(text)  # None: another version's, which will know it

@@ -1,8 +1,8 @@
 """Live scopes written down on disk, where there is no cgroup to list.
 
-One small JSON file per scope, named by its token (ids may hold anything). Every path component of
-ours is opened without following links and its owner is checked: /tmp is everybody's, and root
-reads what others have written.
+One small JSON file per scope, named by its token: one id may name several scopes. Every path
+component of ours is opened without following links and its owner is checked: /tmp is everybody's,
+and root reads what others have written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cgmem.contract import ScopeRecord
@@ -27,6 +28,13 @@ MAX_FILE_BYTES = 16_384
 """More than any record is; a bound on what a stranger's file can cost."""
 
 TOKEN = r"[0-9a-f]{32}"  # noqa: S105  (a pattern)
+
+TORN_SECONDS = 60.0
+"""Writing takes milliseconds: what is older and has no writer any more is never finished."""
+
+_TEMPORARY = rf"\.{TOKEN}\.([1-9][0-9]{{0,9}})"
+_USERS = Path("/run/user")
+"""Where systemd makes each user's $XDG_RUNTIME_DIR (pam_systemd(8))."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a stranger's FIFO must not hold the reader.
@@ -49,14 +57,6 @@ class Entry(NamedTuple):
     directory: Path
 
 
-class Listing(NamedTuple):
-    """What the run directories hold."""
-
-    entries: list[Entry]
-    skipped: int
-    """Files that are torn, foreign or not ours to read."""
-
-
 def own_directory() -> Path:
     """Where this user's scopes are written down.
 
@@ -64,10 +64,32 @@ def own_directory() -> Path:
     a directory under the temporary one.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime.startswith("/"):
-        with contextlib.suppress(OSError):
-            if Path(runtime).stat().st_uid == os.geteuid():
-                return Path(runtime) / "cgmem"
+    if runtime.startswith("/") and _is_ours(Path(runtime)):
+        return Path(runtime) / "cgmem"
+    return _temporary_directory()
+
+
+def lock_directory() -> Path:
+    """Where what this user may have but once is locked, the same for a login and for cron.
+
+    As `own_directory`, but where the variable doesn't say, the directory of the logins comes
+    before the temporary one. It is nothing for records: it goes with the last login.
+    """
+    own = own_directory()
+    runtime = _USERS / str(os.geteuid())
+    if own == _temporary_directory() and _is_ours(runtime):
+        return runtime / "cgmem"
+    return own
+
+
+def _is_ours(directory: Path) -> bool:
+    try:
+        return directory.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def _temporary_directory() -> Path:
     return temporary_root() / f"cgmem-{os.geteuid()}"
 
 
@@ -84,9 +106,9 @@ def temporary_root() -> Path:
 def visible_directories() -> list[Path]:
     """Where live scopes may be written down: this user's places; for root everybody's."""
     uid = os.geteuid()
-    places = [own_directory(), Path(f"/run/user/{uid}/cgmem"), temporary_root() / f"cgmem-{uid}"]
+    places = [own_directory(), _USERS / str(uid) / "cgmem", _temporary_directory()]
     if uid == 0:
-        places += sorted(Path("/run/user").glob("*/cgmem"))
+        places += sorted(_USERS.glob("*/cgmem"))
         places += sorted(temporary_root().glob("cgmem-*"))
     return [path for path in dict.fromkeys(places) if os.path.lexists(path)]
 
@@ -151,6 +173,19 @@ class RunDirectory:
             return False
         return True
 
+    def remove_torn(self, proc: Path = Path("/proc")) -> None:
+        """Remove what writers left who were killed while they wrote. Never raises."""
+        with contextlib.suppress(OSError, CgmemError), self._opened() as directory:
+            with os.scandir(directory) as found:
+                names = [file.name for file in found]
+            for name in names:
+                writer = re.fullmatch(_TEMPORARY, name)
+                if writer is None or scope_record.lives(int(writer[1]), proc=proc):
+                    continue
+                with contextlib.suppress(OSError):  # another was faster
+                    if time.time() - os.lstat(name, dir_fd=directory).st_mtime > TORN_SECONDS:
+                        os.unlink(name, dir_fd=directory)
+
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
         descriptor = _open_checked(self.path, self._uid)
@@ -202,10 +237,9 @@ def _write_whole(directory: int, name: str, content: bytes, uid: int) -> None:
         raise
 
 
-def read_all(directories: list[Path]) -> Listing:
-    """Read every record; what is torn, foreign or unsafe is counted, not raised."""
+def read_all(directories: Sequence[Path]) -> list[Entry]:
+    """Read every record; what is torn, foreign, unsafe or not ours to read is passed over."""
     entries: list[Entry] = []
-    skipped = 0
     for path in directories:
         try:
             owner = path.lstat().st_uid
@@ -213,7 +247,6 @@ def read_all(directories: list[Path]) -> Listing:
                 raise PermissionError
             directory = _open_checked(path, owner)
         except (OSError, CgmemError):
-            skipped += 1
             continue
         try:
             with os.scandir(directory) as found:
@@ -223,10 +256,9 @@ def read_all(directories: list[Path]) -> Listing:
                 if not name.startswith("."):
                     entry = _read(directory, name, path, owner)
                     entries += [entry] if entry is not None else []
-                    skipped += entry is None
         finally:
             os.close(directory)
-    return Listing(entries, skipped)
+    return entries
 
 
 def _read(directory: int, name: str, path: Path, owner: int) -> Entry | None:
@@ -256,7 +288,8 @@ def parse(content: bytes, token: str, uid: int, directory: Path) -> Entry | None
         marked, table_id = found["marked"], found["table_id"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    if record is None or type(pid) is not int or type(start) is not int or pid < 1:
+    known = scope_record.is_in(scope_record.PIDS, pid) and pid > 0
+    if record is None or not known or not scope_record.is_in(scope_record.NUMBERS, start):
         return None
     if type(marked) is not bool or type(table_id) is not str:
         return None

@@ -1,11 +1,14 @@
 """A scope's record as it is kept on disk: JSON in a `user.cgmem` xattr or in a run file.
 
-Whoever reads it must not trust it: another program may have written it.
+Whoever reads it must not trust it: another program may have written it. What is taken has values
+that a record can have, so that no reader trips over one.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 
 from cgmem.contract import ScopeRecord
@@ -16,6 +19,17 @@ NOBODY = ScopeRecord("", 0, 0, 0.0)
 
 MAX_BYTES = 3000
 """An xattr of a cgroup is kernel memory; the command is what gets cut to fit."""
+
+PIDS = range(2**31)
+NUMBERS = range(2**64)
+"""Start times and inodes: the kernel's are unsigned and of 64 bits."""
+
+_SIZES = range(2**63)
+_LATEST = 1e15
+"""Seconds since the epoch: more than any clock shows, and a number to calculate with."""
+
+_ID = r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}"
+"""The rule of cgmem.text.ids.check_id. Ids are printed in commands, which people paste."""
 
 
 def encode(record: ScopeRecord) -> bytes:
@@ -44,7 +58,8 @@ def decode(text: bytes) -> ScopeRecord | None:
 def process_start(pid: int, proc: Path = Path("/proc")) -> int | None:
     """Start time of a process in clock ticks since boot.
 
-    None once it has ended. Together with the pid it names one process for ever.
+    None once it has ended. Together with the pid it names one process for ever. Raises OSError
+    where that can't be told.
     """
     fields = stat_fields(pid, proc)
     if len(fields) <= START or fields[STATE] in (b"Z", b"X"):
@@ -66,8 +81,31 @@ def is_supervised(record: ScopeRecord, proc: Path = Path("/proc")) -> bool:
         return False
     if record.supervisor_namespace not in (0, pid_namespace(proc)):
         return True  # its pid says nothing here
-    start = process_start(record.supervisor_pid, proc)
-    return start is not None and record.supervisor_start in (0, start)
+    return lives(record.supervisor_pid, record.supervisor_start, proc)
+
+
+def lives(pid: int, start: int = 0, proc: Path = Path("/proc")) -> bool:
+    """Whether this process lives; `start` 0: whoever has the id. True when in doubt."""
+    try:
+        found = process_start(pid, proc)
+        if found is None:
+            return not proc.is_dir() and _answers(pid)
+    except OSError:  # out of descriptors: nobody has died of that
+        return True
+    return start in (0, found)
+
+
+def _answers(pid: int) -> bool:
+    """Whether a process has this id, where there is no /proc to see it in (macOS)."""
+    if pid <= 0:  # kill(2) would ask groups
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _dump(record: ScopeRecord) -> bytes:
@@ -78,17 +116,20 @@ def _well_formed(record: ScopeRecord) -> bool:
     sizes = (record.warning_bytes, record.critical_bytes, record.max_bytes, record.high_bytes)
     return (
         isinstance(record.subprocess_id, str)
-        and _is_int(record.supervisor_pid)
-        and _is_int(record.supervisor_start)
-        and _is_int(record.supervisor_namespace)
+        and re.fullmatch(_ID, record.subprocess_id) is not None
+        and is_in(PIDS, record.supervisor_pid)
+        and is_in(NUMBERS, record.supervisor_start)
+        and is_in(NUMBERS, record.supervisor_namespace)
         and isinstance(record.concluded, bool)
         and isinstance(record.started_at, (int, float))
+        and 0 <= record.started_at < _LATEST  # NaN is not
         and all(isinstance(word, str) for word in record.command)
         and isinstance(record.agent_type, (str, type(None)))
         and isinstance(record.log_dir, (str, type(None)))
-        and all(size is None or _is_int(size) for size in sizes)
+        and all(size is None or is_in(_SIZES, size) for size in sizes)
     )
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_in(numbers: range, value: object) -> bool:
+    """Whether it is an int of this range; True and False are none."""
+    return type(value) is int and value in numbers

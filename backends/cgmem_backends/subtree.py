@@ -260,7 +260,10 @@ def family(proc: Path) -> set[int]:
     pid = os.getpid()
     while pid > 0 and pid not in found:
         found.add(pid)
-        fields = stat_fields(pid, proc)
+        try:
+            fields = stat_fields(pid, proc)
+        except OSError:  # hidepid=1, say
+            fields = []
         pid = int(fields[PPID]) if len(fields) > PPID and fields[PPID].isdigit() else 0
     return found
 

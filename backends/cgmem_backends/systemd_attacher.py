@@ -12,6 +12,7 @@ from pathlib import Path
 from cgmem.errors import BackendUnavailable, ScopeVanished
 from cgmem_backends.systemd_address import Address
 from cgmem_backends.systemd_bus import Bus, BusError
+from cgmem_backends.systemd_scope_unit import enter_scope
 
 _GONE = "org.freedesktop.systemd1.NoSuchUnit"
 
@@ -53,8 +54,7 @@ class Attacher:
     def _call(self, cgroup_path: str, pid: int) -> None:
         bus = self._bus = self._bus or Bus(self._address)
         try:
-            inside = f"/{Path(cgroup_path).name}"
-            bus.manager("AttachProcessesToUnit", "ssau", self._unit, inside, [pid])
+            enter_scope(bus, self._unit, Path(cgroup_path).name, pid)
         except BusError as error:
             if error.name in (BusError.DISCONNECTED, BusError.NO_REPLY):
                 self.close()

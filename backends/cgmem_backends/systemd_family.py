@@ -96,7 +96,7 @@ class FamilyScope:
         holder = None if self._rule(host).allowed else held.start_holder()
         try:
             inside = os.getpid() if holder is None else holder.pid
-            unit = f"cgmem-{os.getpid()}-{process_start(os.getpid())}-{next(_state.numbers)}.scope"
+            unit = f"cgmem-{os.getpid()}-{_own_start()}-{next(_state.numbers)}.scope"
             _start_scope(host, manager, unit, inside)
             base = held.base_of(host, inside, unit)
             held.make_ready(host, base, {inside})
@@ -117,6 +117,13 @@ class _State:
 
 
 _state = _State()
+
+
+def _own_start() -> int:
+    try:
+        return process_start(os.getpid()) or 0
+    except OSError:  # out of descriptors: asking systemd will say so
+        return 0
 
 
 def look_at_host() -> Host:

@@ -54,15 +54,19 @@ class Kills(NamedTuple):
     at_own_limit: bool
     below: bool
     """The OOM was at a nested scope's limit."""
+    unclear: bool = False
+    """Of the own limit and those below nothing is known: the scope went before it was asked."""
 
 
 def kills_of(counters: Counters, baseline: MemoryEvents | None) -> Kills:
     """Compare the last read with what was there before (`baseline`, None: nothing)."""
     events = counters.events or MemoryEvents()
     before = baseline or MemoryEvents()
+    killed = _rise(before.oom_kill, events.oom_kill)
+    if counters.cached and counters.local_events is None:
+        return Kills(killed, at_own_limit=False, below=False, unclear=killed > 0)
     # memory.events.local is younger (5.2) than memory.events and read only after a kill.
     local = counters.local_events or events
-    killed = _rise(before.oom_kill, events.oom_kill)
     own = killed > 0 and _rise(before.oom, local.oom) > 0
     return Kills(killed, own, not own and _rise(before.oom, events.oom) > 0)
 

@@ -130,6 +130,12 @@ def _own_end(cause: Cause, ended: Ended, kills: Kills) -> str:
     if cause == "exited":
         return f"exited: status {code} ({_peak(ended)})."
     if cause == "unknown":
+        if kills.unclear and code is not None:
+            return (
+                f"unknown: killed, most likely by the kernel's OOM killer{_when(ended)}"
+                f" ({_own_limit(ended)}); its cgroup was gone before it could be read whose limit"
+                " was reached. `journalctl -k` names it."
+            )
         if kills.killed and code is not None:
             return (
                 "unknown: killed by a limit above this container, or by the host"
@@ -149,6 +155,8 @@ def _own_end(cause: Cause, ended: Ended, kills: Kills) -> str:
 def _who_sent_sigkill(ended: Ended) -> str:
     if ended.counters.events is None:
         return "Not by cgmem; OOM kills can't be seen here, `journalctl -k` names them."
+    if ended.counters.cached:
+        return "Not by cgmem; its cgroup was gone before the last read: see `journalctl -k`."
     text = "Sent by neither cgmem nor the kernel's OOM killer"
     watchers = "earlyoom or systemd-oomd"
     see = "`journalctl -u earlyoom -u systemd-oomd`"
@@ -186,6 +194,8 @@ def _descendant_note(cause: Cause, ended: Ended, kills: Kills) -> str:
         advice = _more_memory(ended)
     elif kills.below:
         text, advice = text + ", at the limit of a nested budget", "Raise that one's."
+    elif kills.unclear:
+        text, advice = text + ", for a limit that could not be read any more", ""
     else:
         text, advice = text + ", for a limit above it, or for the host", ""
     if cause == "exited":

@@ -92,7 +92,11 @@ def _cause(ended: Ended, kills: Kills) -> Cause:
 def _kernel_was_first(ended: Ended, kills: Kills) -> bool:
     """Say whether an OOM kill was under way when we acted: a large process takes long to die."""
     by_sigkill_not_ours = ended.returncode == -SIGKILL and not ended.sigkill_needed
-    return ended.oom_came_first and by_sigkill_not_ours and kills.killed > 0 and not kills.below
+    if not (ended.oom_came_first and by_sigkill_not_ours and kills.killed):
+        return False
+    if kills.unclear:  # what we did says more than `unknown`
+        return bool(ended.counters.ancestors_with_oom)
+    return not kills.below
 
 
 def _cause_of_kill(counters: Counters, kills: Kills) -> Cause:
@@ -103,4 +107,4 @@ def _cause_of_kill(counters: Counters, kills: Kills) -> Cause:
     if kills.below:
         # The nested limit explains the kill; the main process's SIGKILL came from somebody.
         return "signalled"
-    return "system_oom" if counters.host_root_visible else "unknown"
+    return "system_oom" if counters.host_root_visible and not kills.unclear else "unknown"

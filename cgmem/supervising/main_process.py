@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from subprocess import Popen
 
+from cgmem.errors import CgmemError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -19,23 +21,43 @@ READABLE = 0x1
 
 
 class MainProcess:
-    """Our child (`popen`), or a process that already ran. Not thread-safe."""
+    """Our child (`popen`), or a process that already ran. Not thread-safe.
 
-    def __init__(self, pid: int, popen: Popen[Any] | None) -> None:
+    `living` names the processes of its scope, which knows one from another that got its id: for
+    where there is neither a child nor a pidfd to ask.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        popen: Popen[Any] | None,
+        living: Callable[[], Sequence[int]] | None = None,
+    ) -> None:
         self.pid: int | None = pid
         self.exit_fd = exit_descriptor(pid)
         """A pidfd, or None where there is none to be had."""
         self._popen = popen
         self._ended = False
+        self._living = living
 
     def has_ended(self) -> bool:
         """Ask the kernel, until the answer is yes."""
         if not self._ended:
             if self._popen is not None:
                 self._ended = self._popen.poll() is not None
+            elif self.exit_fd is not None:
+                self._ended = _readable(self.exit_fd)
+            elif self._living is not None:
+                self._ended = self._is_missing(self._living)
             else:
-                self._ended = _gone(self.exit_fd, self.pid or 0)
+                self._ended = _gone(self.pid or 0)
         return self._ended
+
+    def _is_missing(self, living: Callable[[], Sequence[int]]) -> bool:
+        try:
+            return self.pid not in living()
+        except (CgmemError, OSError):  # out of descriptors: the next look will tell
+            return False
 
     def is_over(self) -> bool:
         """The same, also while another thread that waits for it has yet to take its status."""
@@ -97,15 +119,13 @@ def exit_descriptor(pid: int) -> int | None:
         return None
 
 
-def _gone(exit_fd: int | None, pid: int) -> bool:
-    """Whether a process that is not our child has ended."""
-    if exit_fd is not None:
-        return _readable(exit_fd)
+def _gone(pid: int) -> bool:
+    """Whether no process has this id; one that got it anew, or a zombie, passes for it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
+    except PermissionError:  # another user's
         return False
     return False
 

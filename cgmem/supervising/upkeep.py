@@ -47,8 +47,9 @@ class Upkeep:
         """Write what waits, sweep a little, take over budgets that somebody else wrote down."""
         self._journal.tick(now)
         if not self.swept and self._backends():
-            self._sweeper = self._sweeper or self._begin_sweeping()
-            self.swept = not self._sweeper.step()
+            sweeper, self._sweeper = self._sweeper or self._begin_sweeping(), None
+            self.swept = not sweeper.step()
+            self._sweeper = sweeper  # not after an error, which has used it up: the next tick tries
         if now >= self._rewritten_at:
             self._rewritten_at = now + REWRITTEN_SECONDS
             self._take_rewritten()

@@ -72,17 +72,18 @@ def test_the_headroom(fake: FakeCgroupfs) -> None:
         return headroom(of(fake, "a/b/c").limits())
 
     middle = LimitAbove(str(fake.at("a/b")), 500000)
-    assert left() == Headroom(50000, middle)
+    assert left() == Headroom(50000, middle, 500000)
 
     fake.put("a/b", "memory.current", "600000\n")
-    assert left() == Headroom(0, middle)
+    assert left() == Headroom(0, middle, 500000)
 
     fake.put("a/b", "memory.current", None)
-    assert left() == Headroom(500000, middle)
+    assert left() == Headroom(500000, middle, 500000)
 
     # Not the one with the smallest limit.
     fake.put("a", "memory.current", "700000\n")
-    assert left() == Headroom(200000, LimitAbove(str(fake.at("a")), 900000))
+    above = LimitAbove(str(fake.at("a")), 900000)
+    assert left() == Headroom(200000, above, 500000)
 
 
 @pytest.mark.parametrize("text", ["", "garbage\n", "-5\n", "4k\n"])
@@ -158,7 +159,8 @@ def test_no_descriptor_left(
 
 def test_own_headroom(fake: FakeCgroupfs) -> None:
     """This process's own path, from /proc."""
-    assert own_headroom(fake.proc) == Headroom(50000, LimitAbove(str(fake.at("a/b")), 500000))
+    own = LimitAbove(str(fake.at("a/b")), 500000)
+    assert own_headroom(fake.proc) == Headroom(50000, own, 500000)
 
 
 def test_own_headroom_after_a_move(fake: FakeCgroupfs) -> None:
@@ -167,7 +169,8 @@ def test_own_headroom_after_a_move(fake: FakeCgroupfs) -> None:
     fake.put("a", "memory.max", "800000\n")
     (fake.proc / "self/cgroup").write_text("0::/a\n")
 
-    assert own_headroom(fake.proc) == Headroom(700000, LimitAbove(str(fake.at("a")), 800000))
+    own = LimitAbove(str(fake.at("a")), 800000)
+    assert own_headroom(fake.proc) == Headroom(700000, own, 800000)
 
 
 def test_own_headroom_holds_nothing(fake: FakeCgroupfs) -> None:

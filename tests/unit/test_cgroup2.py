@@ -205,6 +205,26 @@ def test_out_of_descriptors_leaves_nothing(
     keep.detach()
 
 
+def test_a_scope_that_comes_to_nothing_leaves_nothing(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits set, and then refused all the same: the cgroup goes, and the error is the first."""
+    fake, backend = build()
+    keep, _ = backend.open_scope(RECORD, Limits())
+    before = open_descriptors()
+
+    def refuse(*_: object) -> None:
+        raise CgroupError(OSError(errno.EIO, os.strerror(errno.EIO)), "reading", "memory.events")
+
+    monkeypatch.setattr("cgmem_backends.cgroup_scope.CgroupScope.renew", refuse)
+    with pytest.raises(CgroupError, match=r"reading: .*memory\.events"):
+        backend.open_scope(RECORD, Limits(max_bytes=64 * MB))
+
+    assert scopes(fake) == [f"cgmem-{os.getpid()}-1"]
+    assert open_descriptors() == before
+    keep.detach()
+
+
 def test_mkdir_refused(build: Build) -> None:
     """EAGAIN, from cgroup.max.descendants, is an error with the path."""
     fake, backend = build()
@@ -258,14 +278,34 @@ def test_list_scopes(build: Build) -> None:
         scope.detach()
 
 
-def test_a_scope_that_vanishes_while_listed(build: Build) -> None:
-    """It is left out."""
+def test_a_scope_without_the_memory_controller_is_not_listed(build: Build) -> None:
+    """What has no budget, since the controller was taken from it, is left out."""
     fake, backend = build()
     scope, _ = backend.open_scope(RECORD, Limits())
     fake.put(scope.location, kf.MEMORY_EVENTS, None)
 
     assert on(fake).list_scopes() == []
     scope.detach()
+
+
+def test_a_scope_that_vanishes_while_listed(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left out, the others are listed."""
+    fake, backend = build()
+    (kept, _), (gone, _) = (backend.open_scope(RECORD, Limits()) for _ in range(2))
+    really_open, current = fake.open, fake.at(gone.location) / kf.MEMORY_CURRENT
+
+    def open_too_late(path: Any, flags: int, *rest: Any) -> int:
+        if Path(path) == current:
+            fake.vanish(gone.location)
+        return really_open(path, flags, *rest)
+
+    monkeypatch.setattr(fake, "open", open_too_late)
+    found = on(fake).list_scopes()
+
+    assert not current.exists()
+    assert [scope.location for scope in found] == [kept.location]
+    for scope in (*found, kept, gone):
+        scope.detach()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")

@@ -99,6 +99,15 @@ def test_what_never_had_a_record(fake: FakeCgroupfs) -> None:
     assert found(on(fake)) == ["cgmem-7-1", "cgmem-guard-7-1"]
 
 
+def test_what_may_have_a_supervisor(fake: FakeCgroupfs) -> None:
+    """Where nobody can tell whether it lives, nothing of it is removed."""
+    (fake.proc / "7/stat").mkdir(parents=True)
+    left(fake, "cgmem-7-1")
+    left(fake, "cgmem-7-2", None, age=2 * YOUNG_SECONDS)
+
+    assert found(on(fake)) == []
+
+
 def test_nearby(fake: FakeCgroupfs) -> None:
     """Beside the own scopes, and nothing before there are any."""
     left(fake, "cgmem-7-1")

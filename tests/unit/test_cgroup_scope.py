@@ -167,7 +167,7 @@ def test_the_effective_limit(open_one: Open, above: int, smallest: int) -> None:
         str(one.fake.at("job")) if above == smallest else "/job/one"
     )
     job = LimitAbove(str(one.fake.at("job")), above * MB)
-    assert effective.headroom == Headroom((above - 30) * MB, job)
+    assert effective.headroom == Headroom((above - 30) * MB, job, above * MB)
     assert effective.enforced
 
 
@@ -334,6 +334,31 @@ def test_if_changed(open_one: Open) -> None:
     assert one.scope.sample() is not None
 
 
+def test_unchanged(open_one: Open) -> None:
+    """True while both files say what the last sample said; not known before there was one."""
+    one = open_one()
+    assert not one.scope.unchanged()
+
+    for name, text in ((kf.MEMORY_CURRENT, "4096\n"), (kf.MEMORY_EVENTS, KILLED)):
+        one.scope.sample()
+        assert one.scope.unchanged()
+        assert one.scope.unchanged()
+        one.put(name, text)
+        assert not one.scope.unchanged()
+
+
+def test_the_look_that_found_a_change_is_the_next_sample(open_one: Open) -> None:
+    """It is taken once; the sample after it is read anew."""
+    one = open_one()
+    one.scope.sample()
+    one.put(kf.MEMORY_CURRENT, "4096\n")
+    assert not one.scope.unchanged()
+    one.put(kf.MEMORY_CURRENT, "8192\n")
+
+    samples = [one.scope.sample(if_changed=True) for _ in range(3)]
+    assert [sample and sample.current_bytes for sample in samples] == [4096, 8192, None]
+
+
 def test_wake_descriptors(open_one: Open) -> None:
     """memory.events, by POLLPRI, which is the descriptor that samples clear."""
     one = open_one()
@@ -388,6 +413,27 @@ def test_freeze(open_one: Open) -> None:
         one.scope.freeze(True)
 
 
+def test_reclaim(open_one: Open) -> None:
+    """The size goes to memory.reclaim; that less could be taken back is no error."""
+    one = open_one({kf.MEMORY_RECLAIM: ""})
+    one.scope.reclaim(4096)
+    assert one.fake.written == [(kf.MEMORY_RECLAIM, b"4096")]
+
+    one.fake.refused[kf.MEMORY_RECLAIM] = errno.EAGAIN
+    one.scope.reclaim(4096)
+
+
+@pytest.mark.parametrize(("text", "number"), [("", errno.EINVAL), (None, errno.ENOENT)])
+def test_a_refused_reclaim(open_one: Open, text: str | None, number: int) -> None:
+    """Any other refusal, or no such file (before 5.19), is an error that names the file."""
+    one = open_one({kf.MEMORY_RECLAIM: text})
+    one.fake.refused[kf.MEMORY_RECLAIM] = errno.EINVAL
+    with pytest.raises(CgroupError, match=r"memory\.reclaim") as caught:
+        one.scope.reclaim(4096)
+
+    assert caught.value.errno == number
+
+
 def test_pids_and_close(open_one: Open) -> None:
     """A process inside, or in a nested cgroup, keeps it; then it goes, nested ones first."""
     one = open_one()
@@ -412,11 +458,9 @@ def test_an_end_is_told_before_the_removal(open_one: Open) -> None:
         there.append(one.fake.at("job/one").exists())
 
     one.fake.enter("job/one", 77)
-    one.put(kf.EVENTS, "populated 1\nfrozen 0\n")
     assert not one.scope.close(before)
     assert there == []
     one.scope.signal(9)
-    one.put(kf.EVENTS, "populated 0\nfrozen 0\n")
     assert one.scope.close(before)
     assert there == [True]
 
@@ -496,15 +540,33 @@ def test_a_vanished_scope(open_one: Open) -> None:
         lambda: one.scope.start(["true"], {}),
         lambda: one.scope.set_limits(Limits()),
         lambda: one.scope.freeze(True),
+        lambda: one.scope.reclaim(4096),
         lambda: one.scope.emptied_descriptor,
     ):
         with pytest.raises(ScopeVanished):
             act()
+    assert not one.scope.unchanged()
     one.scope.signal(9)
     one.scope.signal(15)
     assert one.scope.pids() == []
     assert one.scope.close()
     assert one.scope.counters() == Counters(AFTER_A_KILL, cached=True)
+
+
+def test_a_scope_that_vanished_below_an_oom(open_one: Open) -> None:
+    """The cgroups above are still there to be asked, as long as they are."""
+    one = open_one()
+    one.put(kf.MEMORY_EVENTS, "oom 0\noom_kill 1\n")
+    one.scope.sample()
+    one.fake.put("job", kf.MEMORY_EVENTS_LOCAL, "oom 2\n")
+    one.fake.put("job", kf.MEMORY_MAX, f"{96 * MB}\n")
+    one.fake.vanish("job/one")
+    above = (LimitAbove(str(one.fake.at("job")), 96 * MB),)
+    last = MemoryEvents(oom=0, oom_kill=1)
+
+    assert one.scope.counters() == Counters(last, ancestors_with_oom=above, cached=True)
+    one.fake.vanish("job")
+    assert one.scope.counters() == Counters(last, cached=True)
 
 
 def test_it_vanishes_between_two_reads(open_one: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -562,3 +624,4 @@ def test_detach(open_one: Open) -> None:
 
     assert one.scope._descriptors == {}
     assert one.fake.at("job/one").is_dir()
+    assert not one.scope.unchanged()

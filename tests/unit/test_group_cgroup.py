@@ -14,6 +14,7 @@ import pytest
 from cgmem.contract import MB, EffectiveLimits, Group, Headroom, LimitAbove, Limits, ScopeRecord
 from cgmem.errors import BackendUnavailable, ConfigurationError
 from cgmem_backends.cgroup2 import Cgroup2Backend
+from cgmem_backends.group_cgroup import wanted_limit
 from cgmem_backends.remains import YOUNG_SECONDS
 from tests.unit.fake_cgroupfs import FakeCgroupfs, NoGuard, install
 
@@ -76,7 +77,8 @@ def test_what_a_group_has_left(fake: FakeCgroupfs, make: Make) -> None:
     fake.put(GROUP, "memory.current", f"{40 * MB}\n")
     effective = opened(backend)
 
-    assert effective.headroom == Headroom(24 * MB, LimitAbove("group build", 64 * MB))
+    above = LimitAbove("group build", 64 * MB)
+    assert effective.headroom == Headroom(24 * MB, above, 64 * MB)
     assert effective.effective_max_bytes == LIMITS.max_bytes
 
 
@@ -124,6 +126,18 @@ def test_the_same_budget_is_not_written_again(fake: FakeCgroupfs, make: Make) ->
     opened(make(64 * MB + 2))
 
     assert ("memory.max", b"%d" % (64 * MB + 2)) not in fake.written
+
+
+@pytest.mark.parametrize("page", [4096, 16384, 65536])
+def test_sizes_are_rounded_to_this_machine_s_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """What the kernel rounded down is the budget that was asked for."""
+    monkeypatch.setattr(os, "sysconf", lambda _name: page)
+    (tmp_path / "memory.max").write_text(f"{1000 * page}\n")
+
+    assert wanted_limit(tmp_path, Group("build", 1001 * page - 1)) is None
+    assert wanted_limit(tmp_path, Group("build", 1001 * page)) == 1001 * page
 
 
 def test_closing_removes_an_empty_group(fake: FakeCgroupfs, make: Make) -> None:

@@ -32,7 +32,7 @@ from cgmem_backends.psutil_backend import PsutilBackend, host_processes
 from cgmem_backends.psutil_scope import UNDECIDED_SECONDS, marked_environment
 from cgmem_backends.run_directory import RunDirectory
 from tests.helpers.waiting import PATIENCE, until
-from tests.unit.fakes import FakeClock
+from tests.unit.fakes import NOBODY, FakeClock
 
 HOG = str(Path(__file__).parents[1] / "helpers" / "hog.py")
 NO_LIMITS = Limits()
@@ -142,27 +142,35 @@ def test_a_leaker_is_measured_while_it_grows(scope: Scope) -> None:
 
 
 def test_an_unchanged_scope_is_said_to_be_unchanged(scope: Scope) -> None:
-    """With `if_changed` only the first look at a sleeping child gives a sample."""
-    child = hog(scope, "--mb", "8", "--hold", "60")
-    looks = [scope.sample(if_changed=True) for _ in range(2)]
+    """With `if_changed` there is a sample of a child at first, and none once it sleeps."""
+    child = hog(scope, "--mb", "8", "--hold", "600")
+    first = scope.sample(if_changed=True)
+    # To say that it is ready may cost it one page more.
+    rests = until(lambda: scope.sample(if_changed=True) is None)
     end(child, scope)
 
-    assert looks[0] is not None
-    assert looks[1] is None
+    assert first is not None
+    assert rests
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PSS is Linux's")
 def test_memory_shared_across_fork_counts_once(scope: Scope) -> None:
     """Three children that share 40 MB are 160 MB of RSS and about 40 MB of PSS."""
-    child = hog(scope, "--mb", "40", "--shared", "--children", "3", "--hold", "60")
-    plain, detailed = look(scope), look(scope, detail_above=50 * MB)
+    child = hog(scope, "--mb", "40", "--shared", "--children", "3", "--hold", "600")
+    plain = look(scope)
+
+    def counted_once() -> bool:
+        found = look(scope, detail_above=50 * MB)
+        known = found.metric == "pss" and found.swap_bytes is not None
+        return known and 40 * MB <= found.current_bytes < 90 * MB
+
+    # PSS is dear to read: a look that is late gives way to RSS, and the next one may do.
+    seen = until(counted_once)
     end(child, scope)
 
     assert plain.metric == "rss"
     assert plain.current_bytes > 160 * MB
-    assert detailed.metric == "pss"
-    assert 40 * MB <= detailed.current_bytes < 90 * MB
-    assert detailed.swap_bytes is not None
+    assert seen
 
 
 def test_children_that_take_their_own_memory_add_up(scope: Scope) -> None:
@@ -341,17 +349,22 @@ def test_a_scope_whose_root_ended_is_still_listed(
 
 
 def test_an_unusable_run_directory_does_not_stop_a_start(tmp_path: Path) -> None:
-    """The child runs, and the scope says why others can't see it."""
+    """The children run, and it is said once why others can't see them, and what to do."""
     path = tmp_path / "file"
     path.write_text("")
+    told: list[str] = []
     backend = PsutilBackend(run_directory=RunDirectory(path), directories=lambda: [path])
-    scope, _ = backend.open_scope(a_record(), NO_LIMITS)
-    child = scope.start([sys.executable, "-c", ""], {})
+    backend.warn = told.append  # later than it was made, as its owner does
+    for _ in range(2):
+        scope, _ = backend.open_scope(a_record(), NO_LIMITS)
+        child = scope.start([sys.executable, "-c", ""], {})
+        assert child.wait(PATIENCE) == 0
+        assert backend.list_scopes() == []
+        assert until(scope.close)
 
-    assert child.wait(PATIENCE) == 0
-    assert "can't be listed" in str(getattr(scope, "record_problem", None))
-    assert backend.list_scopes() == []
-    assert until(scope.close)
+    (text,) = told
+    assert text.startswith("other processes can't list subprocess engineer_1: ")
+    assert text.endswith(f"it is no directory: rm {path}")
 
 
 def test_observing_a_running_process(backend: PsutilBackend) -> None:
@@ -453,18 +466,30 @@ TOKEN = "ab" * 16
 ROOT = Process(100, 1, 1, "R", 7)
 
 
+def proc_of(source: FakeTable, directory: Path) -> Path:
+    """Write the table down as /proc, as far as supervisors are looked for in it."""
+    directory.mkdir(exist_ok=True)
+    for process in source.processes():
+        (directory / str(process.pid)).mkdir(exist_ok=True)
+        fields = f"{process.state} {process.ppid} {'0 ' * 17}{process.start} 0"
+        (directory / f"{process.pid}/stat").write_text(f"{process.pid} (x) {fields}\n")
+    return directory
+
+
 def with_record(
     path: Path, source: FakeTable, *, signaller: Signaller | None = None, token: str = TOKEN
 ) -> PsutilBackend:
     """A backend on a fake table that finds one record, of root (100, 7), supervisor (50, 3)."""
     record = a_record()._replace(supervisor_pid=50, supervisor_start=3)
     RunDirectory(path).save(token, record, Identity(100, 7), marked=True, table_id="here")
-    return PsutilBackend(source=source, signaller=signaller, directories=lambda: [path])
+    proc = proc_of(source, path.with_name("proc"))
+    return PsutilBackend(proc, source=source, signaller=signaller, directories=lambda: [path])
 
 
 def with_record_left(path: Path, source: FakeTable) -> PsutilBackend:
     """A backend on a fake table that finds what is there."""
-    return PsutilBackend(source=source, directories=lambda: [path])
+    proc = proc_of(source, path.with_name("proc"))
+    return PsutilBackend(proc, source=source, directories=lambda: [path])
 
 
 def orphaned(tmp_path: Path) -> tuple[FakeTable, FakeClock, Scope]:
@@ -528,6 +553,29 @@ def test_a_stale_record_remains_of_a_dead_supervisor(
     assert len(list(path.iterdir())) == files
 
 
+def test_a_record_whose_supervisor_can_not_be_looked_at_stays(tmp_path: Path) -> None:
+    """Out of descriptors, say: nobody knows that it is dead."""
+    path = tmp_path / "r"
+    backend = with_record(path, FakeTable())
+    (tmp_path / "proc/50/stat").mkdir(parents=True)
+
+    assert list(backend.remains()) == []
+
+
+def test_torn_files_go_with_a_clean_up(tmp_path: Path) -> None:
+    """Who only lists removes nothing; a supervisor's own clean-up does."""
+    path = tmp_path / "r"
+    backend = with_record(path, FakeTable(Process(50, 1, 1, "S", 3)))
+    torn = path / f".{'1' * 32}.{NOBODY}"
+    torn.write_bytes(b"{")
+    os.utime(torn, (1.0, 1.0))
+
+    assert list(backend.remains()) == []
+    assert torn.exists()
+    assert list(backend.remains(nearby=True)) == []
+    assert [file.name for file in path.iterdir()] == [TOKEN]
+
+
 def test_only_one_sweeps_a_record(tmp_path: Path) -> None:
     """Of two that found the same record, one has removed it."""
     path = tmp_path / "r"
@@ -560,12 +608,11 @@ def test_nothing_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_a_record_of_another_process_table_is_left_alone(tmp_path: Path) -> None:
-    """Of another container or boot, the same pid is another process: skipped, counted, kept."""
+    """Of another container or boot, the same pid is another process: passed over, kept."""
     path = tmp_path / "r"
     backend = with_record(path, FakeTable(ROOT, table="another boot"))
 
     assert backend.list_scopes() == []
-    assert backend.skipped_records == 1
     assert len(list(path.iterdir())) == 1
 
 

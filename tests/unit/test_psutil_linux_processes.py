@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -16,6 +17,7 @@ from cgmem_backends.linux_processes import LinuxProcesses, parse_hidepid, parse_
 from cgmem_backends.patient_reader import PatientReader
 from cgmem_backends.proc_files import PAGE_SIZE, Rollup, parse_smaps_rollup, parse_stat
 from cgmem_backends.process_tree import Process
+from tests.helpers.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
@@ -59,8 +61,8 @@ class FakeProc:
             (directory / name).write_bytes(content)
 
     def source(self, reader: PatientReader | None = None) -> LinuxProcesses:
-        """What reads it."""
-        return LinuxProcesses(self.path, reader)
+        """What reads it, however slow the machine is."""
+        return LinuxProcesses(self.path, reader or PatientReader(PATIENCE))
 
 
 @pytest.fixture
@@ -102,6 +104,24 @@ def test_what_is_no_stat_line_is_none_or_a_process(content: bytes) -> None:
 def test_a_torn_stat_line_is_none(length: int) -> None:
     """A line that ends before the resident set is not half believed."""
     assert parse_stat(stat_line(7)[:length]) is None
+
+
+def test_a_scan_without_descriptors(proc: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails: whoever was left out would pass for ended, and be lost to its scope."""
+    proc.add(7, stat_line(7))
+    source = proc.source()
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        one = source.process(7)
+        with pytest.raises(OSError, match="Too many open files"):
+            list(source.processes())
+
+    assert one is None
+    assert [process.pid for process in source.processes()] == [7]
 
 
 def test_a_zombie_has_ended_unless_threads_run_on() -> None:
@@ -276,7 +296,7 @@ def test_reader_gives_up_on_a_blocking_file(tmp_path: Path) -> None:
     (tmp_path / "good").write_bytes(b"x")
     blocking = tmp_path / "fifo"
     os.mkfifo(blocking)
-    reader = PatientReader(patience=0.05)
+    reader = PatientReader(patience=1.0)
     first = reader.read([str(tmp_path / "good"), str(blocking)])
     second = reader.read([str(tmp_path / "good")])
     # Opening the other end lets the reading thread go.

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,17 @@ from cgmem.contract import ScopeRecord
 from cgmem.errors import CgmemError
 from cgmem_backends import run_directory as module
 from cgmem_backends.process_tree import Identity
-from cgmem_backends.run_directory import RunDirectory, own_directory, parse, read_all
+from cgmem_backends.run_directory import (
+    TORN_SECONDS,
+    RunDirectory,
+    lock_directory,
+    own_directory,
+    parse,
+    read_all,
+)
+from tests.unit.fakes import NOBODY
 
-RECORD = ScopeRecord("a/../b\n", 10, 20, 30.5, ("sh", "-c", "\udcff"), max_bytes=1 << 30)
+RECORD = ScopeRecord("engineer_1", 10, 20, 30.5, ("sh", "-c", "\udcff"), max_bytes=1 << 30)
 TOKEN = "0123456789abcdef" * 2
 ROOT = Identity(100, 200)
 
@@ -40,11 +49,10 @@ def save(runs: RunDirectory, token: str = TOKEN) -> None:
 
 
 def test_a_record_comes_back_as_it_was_written(runs: RunDirectory) -> None:
-    """Any id and command survive; the file is named by the token, for its owner only."""
+    """Any command survives; the file is named by the token, for its owner only."""
     save(runs)
-    listing = read_all([runs.path])
 
-    assert listing == ([(TOKEN, RECORD, ROOT, True, "here", os.geteuid(), runs.path)], 0)
+    assert read_all([runs.path]) == [(TOKEN, RECORD, ROOT, True, "here", os.geteuid(), runs.path)]
     assert names(runs.path) == [TOKEN]
     assert (runs.path / TOKEN).stat().st_mode & 0o777 == 0o600
     assert runs.path.stat().st_mode & 0o777 == 0o700
@@ -55,7 +63,7 @@ def test_a_second_save_replaces_the_first(runs: RunDirectory) -> None:
     save(runs)
     runs.save(TOKEN, RECORD, Identity(7, 8), marked=True, table_id="here")
 
-    assert [entry.root for entry in read_all([runs.path]).entries] == [Identity(7, 8)]
+    assert [entry.root for entry in read_all([runs.path])] == [Identity(7, 8)]
 
 
 def test_a_removed_record_is_gone(runs: RunDirectory) -> None:
@@ -65,10 +73,10 @@ def test_a_removed_record_is_gone(runs: RunDirectory) -> None:
     runs.remove(TOKEN)
     runs.remove(TOKEN)
 
-    assert read_all([runs.path]) == ([], 0)
+    assert read_all([runs.path]) == []
 
 
-def test_torn_and_foreign_files_are_counted(runs: RunDirectory) -> None:
+def test_torn_and_foreign_files_are_passed_over(runs: RunDirectory) -> None:
     """Half a record, another program's file, a link, a FIFO and a directory hurt nobody."""
     save(runs)
     content = (runs.path / TOKEN).read_bytes()
@@ -78,10 +86,8 @@ def test_torn_and_foreign_files_are_counted(runs: RunDirectory) -> None:
     os.mkfifo(runs.path / ("3" * 32))
     (runs.path / ("4" * 32)).mkdir()
     (runs.path / f".{'5' * 32}.77").write_bytes(b"being written")
-    listing = read_all([runs.path])
 
-    assert [entry.token for entry in listing.entries] == [TOKEN]
-    assert listing.skipped == 5
+    assert [entry.token for entry in read_all([runs.path])] == [TOKEN]
 
 
 def test_a_link_in_place_of_the_directory_is_refused(runs: RunDirectory, tmp_path: Path) -> None:
@@ -94,7 +100,7 @@ def test_a_link_in_place_of_the_directory_is_refused(runs: RunDirectory, tmp_pat
         save(runs)
     assert caught.value.hint == f"rm {runs.path}"
     assert names(elsewhere) == []
-    assert read_all([runs.path]) == ([], 1)
+    assert read_all([runs.path]) == []
 
 
 def test_a_directory_that_others_may_enter_is_refused(runs: RunDirectory) -> None:
@@ -137,6 +143,42 @@ def test_a_full_disk_leaves_nothing_half_written(
         save(runs)
     assert caught.value.errno == errno.ENOSPC
     assert names(runs.path) == []
+
+
+def test_what_a_killed_writer_left_is_removed(runs: RunDirectory) -> None:
+    """Only a temporary file of ours, that is old, and whose writer is gone."""
+    save(runs)
+    gone = {f".{'1' * 32}.{NOBODY}", f".{'2' * 32}.9999999999"}
+    stay = {
+        f".{'3' * 32}.{os.getpid()}",
+        f".{'4' * 32}",
+        f".{'5' * 31}.{NOBODY}",
+        f".{'6' * 32}.{NOBODY}x",
+        f".{'7' * 32}.0{NOBODY}",
+        f"{'8' * 32}.{NOBODY}",
+    }
+    for name in gone | stay:
+        (runs.path / name).write_bytes(b"{")
+        then = time.time() - 2 * TORN_SECONDS
+        os.utime(runs.path / name, (then, then))
+    young = f".{'9' * 32}.{NOBODY}"
+    (runs.path / young).write_bytes(b"{")
+    runs.remove_torn()
+
+    assert set(names(runs.path)) == {TOKEN, young, *stay}
+
+
+def test_nothing_is_removed_where_it_is_not_safe(runs: RunDirectory) -> None:
+    """A directory that others may enter, or that is not there, is left alone without a word."""
+    runs.remove_torn()
+    runs.path.mkdir()
+    runs.path.chmod(0o755)
+    torn = runs.path / f".{'1' * 32}.{NOBODY}"
+    torn.write_bytes(b"{")
+    os.utime(torn, (1.0, 1.0))
+    runs.remove_torn()
+
+    assert torn.exists()
 
 
 def test_problem_of_a_usable_place_is_none(runs: RunDirectory) -> None:
@@ -183,6 +225,43 @@ def test_own_directory_is_never_in_another_users(
     assert own_directory().name == f"cgmem-{uid}"
 
 
+@pytest.mark.parametrize("value", ["", "/nonexistent"])
+def test_a_lock_is_where_the_logins_of_the_user_have_theirs(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cron has no XDG_RUNTIME_DIR: it takes the same lock as a login, as long as there is one."""
+    monkeypatch.setattr(module, "_USERS", tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", value)
+    without = lock_directory()
+    runtime = tmp_path / str(os.geteuid())
+    runtime.mkdir()
+    of_cron, records = lock_directory(), own_directory()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+
+    assert of_cron == lock_directory() == runtime / "cgmem"
+    assert without == records == module.temporary_root() / f"cgmem-{os.geteuid()}"
+
+
+def test_a_lock_follows_a_runtime_directory_of_the_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sets another one, as tests do, has locks of its own."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    assert lock_directory() == tmp_path / "cgmem"
+
+
+def test_a_lock_is_never_in_another_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory of that name that isn't ours is nobody we share a lock with."""
+    uid = os.geteuid() + 1
+    (tmp_path / str(uid)).mkdir()
+    monkeypatch.setattr(module, "_USERS", tmp_path)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+
+    assert lock_directory() == module.temporary_root() / f"cgmem-{uid}"
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="there it is the user's own directory")
 def test_temporary_root_does_not_follow_tmpdir(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every process of a user looks in the same place, whatever its TMPDIR."""
@@ -195,6 +274,17 @@ def test_temporary_root_does_not_follow_tmpdir(monkeypatch: pytest.MonkeyPatch) 
 def test_no_bytes_make_the_parser_raise(content: bytes) -> None:
     """Whatever is in a file, it is a record or none."""
     assert parse(content, TOKEN, 0, Path("/x")) is None
+
+
+@pytest.mark.parametrize(
+    "root", [[0, 1], [-1, 1], [2**31, 1], [1, -1], [1, 2**64], [True, 1], [1, 1.5]]
+)
+def test_a_root_that_is_no_process(root: list[object]) -> None:
+    """A pid or a start time that no process has makes it no record."""
+    good = {"record": RECORD._asdict(), "root": [1, 2], "marked": True, "table_id": ""}
+
+    assert parse(json.dumps(good).encode(), TOKEN, 0, Path("/x")) is not None
+    assert parse(json.dumps({**good, "root": root}).encode(), TOKEN, 0, Path("/x")) is None
 
 
 json_values = st.recursive(

@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgmem.contract import ScopeRecord
+from cgmem.errors import InvalidIdError
+from cgmem.text.ids import check_id
 from cgmem_backends.scope_record import (
     MAX_BYTES,
     decode,
     encode,
     is_supervised,
+    lives,
     pid_namespace,
     process_start,
 )
@@ -25,12 +28,14 @@ RECORD = ScopeRecord(
     "engineer_1", 42, 4242, 1_700_000_000.25, ("make", "-j8"), "engineer", 1, 2, None, "/var/log"
 )
 
-COUNTS = st.integers(min_value=0, max_value=2**63)
+COUNTS = st.integers(min_value=0, max_value=2**63 - 1)
+IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}", fullmatch=True)
 RECORDS = st.builds(
     ScopeRecord,
-    subprocess_id=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}", fullmatch=True),
-    supervisor_pid=COUNTS,
+    subprocess_id=IDS.filter(lambda text: ".." not in text),
+    supervisor_pid=st.integers(min_value=0, max_value=2**31 - 1),
     supervisor_start=COUNTS,
+    supervisor_namespace=COUNTS,
     started_at=st.floats(min_value=0, max_value=1e11),
     command=st.lists(st.text(max_size=200), max_size=20).map(tuple),
     agent_type=st.none() | st.text(max_size=500),
@@ -38,6 +43,7 @@ RECORDS = st.builds(
     critical_bytes=st.none() | COUNTS,
     max_bytes=st.none() | COUNTS,
     log_dir=st.none() | st.text(max_size=4000),
+    high_bytes=st.none() | COUNTS,
 )
 
 
@@ -106,8 +112,18 @@ def changed(**values: Any) -> bytes:
         changed(supervisor_pid="42"),
         changed(supervisor_pid=True),
         changed(supervisor_pid=4.2),
+        changed(supervisor_pid=-1),
+        changed(supervisor_pid=2**31),
         changed(supervisor_start=None),
+        changed(supervisor_start=-1),
+        changed(supervisor_start=2**64),
         changed(started_at="now"),
+        changed(started_at=-1),
+        changed(started_at=1e15),
+        changed(started_at=10**400),
+        changed(started_at=float("inf")),
+        changed(started_at=float("-inf")),
+        changed(started_at=float("nan")),
         changed(command=None),
         changed(command=7),
         changed(command=["make", 8]),
@@ -116,15 +132,29 @@ def changed(**values: Any) -> bytes:
         changed(max_bytes="64M"),
         changed(warning_bytes=True),
         changed(high_bytes="32M"),
+        changed(max_bytes=2**63),
+        changed(critical_bytes=-1),
         changed(supervisor_namespace=None),
+        changed(supervisor_namespace=2**64),
         changed(concluded=1),
         changed(a_key_of_a_later_version=1),
     ],
     ids=lambda text: repr(text[:40]),
 )
 def test_what_is_no_record(text: bytes) -> None:
-    """Torn, foreign, of another version or of the wrong types: None."""
+    """Torn, foreign, of another version, of the wrong types or out of all range: None."""
     assert decode(text) is None
+
+
+@given(st.text(max_size=140) | st.text("aZ0._:@+-/ $\n", max_size=140))
+def test_the_ids_of_a_record(text: str) -> None:
+    """Only what can be an id: it is printed in commands, which are pasted into shells."""
+    try:
+        check_id(text, source="record")
+    except InvalidIdError:
+        assert decode(changed(subprocess_id=text)) is None
+    else:
+        assert decode(changed(subprocess_id=text)) is not None
 
 
 @given(st.binary(max_size=200))
@@ -201,9 +231,53 @@ def test_a_supervisor_in_another_pid_namespace(tmp_path: Path) -> None:
     assert is_supervised(gone._replace(supervisor_namespace=own + 1), tmp_path)
 
 
+def test_a_supervisor_that_can_not_be_looked_at(tmp_path: Path) -> None:
+    """Out of descriptors, or hidden: nobody knows whether it has ended, so it lives."""
+    (tmp_path / "7/stat").mkdir(parents=True)  # reading it fails, and not for want of a process
+    record = RECORD._replace(supervisor_pid=7)
+
+    with pytest.raises(IsADirectoryError):
+        process_start(7, tmp_path)
+    assert lives(7, 22, tmp_path)
+    assert is_supervised(record, tmp_path)
+    assert not is_supervised(record._replace(concluded=True), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "alive"),
+    [(None, True), (PermissionError(), True), (ProcessLookupError(), False)],
+)
+def test_a_supervisor_where_there_is_no_proc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None, alive: bool
+) -> None:
+    """macOS: whoever has the id is taken for it."""
+    asked: list[tuple[int, int]] = []
+
+    def kill(pid: int, signum: int) -> None:
+        asked.append((pid, signum))
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(os, "kill", kill)
+    record = RECORD._replace(supervisor_pid=7, supervisor_start=0)
+
+    assert is_supervised(record, tmp_path / "proc") is alive
+    assert asked == [(7, 0)]
+
+
+def test_nobody_lives_where_there_is_no_proc(tmp_path: Path) -> None:
+    """0 is our own group to kill(2), no process; 2**40 is no id at all."""
+    assert not lives(0, proc=tmp_path / "proc")
+    assert not lives(2**40, proc=tmp_path / "proc")
+    assert lives(os.getpid(), proc=tmp_path / "proc")
+
+
 def test_process_start_of_no_process(tmp_path: Path) -> None:
     """A process that is gone gives None."""
+    (tmp_path / "8").touch()
+
     assert process_start(7, tmp_path) is None
+    assert process_start(8, tmp_path) is None
 
 
 @given(text=st.binary(max_size=200))

@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -79,12 +78,17 @@ def test_run_state_is_for_its_owner_alone(tmp_path: Path) -> None:
 def test_what_another_process_wrote_is_printed_harmlessly(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """An id in a record is its writer's word: no control character gets to the terminal."""
-    record = decode(encode(ScopeRecord(HOSTILE, 1, 1, 1.0, (HOSTILE,))))
+    """A command in a record is its writer's word: no control character gets to the terminal.
+
+    With such an id it is no record at all.
+    """
+    written = ScopeRecord("a", 1, 1, 1.0, (HOSTILE,))
+    record = decode(encode(written))
     assert record is not None
-    print_table(("ID", "COMMAND"), [(record.subprocess_id, " ".join(record.command))])
-    print_field("id", record.subprocess_id)
-    say(record.subprocess_id)
+    assert decode(encode(written._replace(subprocess_id=HOSTILE))) is None
+    print_table(("ID", "COMMAND"), [(HOSTILE, " ".join(record.command))])
+    print_field("id", HOSTILE)
+    say(HOSTILE)
     printed = "".join(capfd.readouterr()).replace("\n", "")
 
     assert "owned" in printed
@@ -104,8 +108,7 @@ def test_a_supervisor_s_pid_alone_gets_no_signal(same: bool) -> None:
         orders._let_run(ScopeRecord("a", process.pid, start + (not same), 1.0))
         if same:
             assert until(lambda: _state(process.pid) != "T")
-        else:
-            time.sleep(0.1)
+        else:  # SIGCONT takes effect as it is sent: there is nothing to wait for
             assert _state(process.pid) == "T"
     finally:
         process.kill()

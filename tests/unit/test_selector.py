@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from cgmem import selector
@@ -136,6 +139,17 @@ def test_the_real_ones_load() -> None:
     """Every name leads to a backend of that name."""
     assert [selector.load(name).name for name in selector.NAMES] == list(selector.NAMES)
     assert selector.load_observer().name == selector.FALLBACK
+
+
+def test_a_start_time_that_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is unknown, and no reason to fail."""
+
+    def refuse(_pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("cgmem_backends.scope_record.process_start", refuse)
+
+    assert selector.process_start(os.getpid()) is None
 
 
 def test_the_machine_has_memory() -> None:

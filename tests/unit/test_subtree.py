@@ -90,6 +90,15 @@ def test_claiming_again_from_the_leaf(build: Build) -> None:
     assert fake.written == []
 
 
+def test_an_ancestor_that_can_not_be_looked_at(build: Build) -> None:
+    """With hidepid=1 the line of ancestors ends at another user's; nothing raises."""
+    fake = build()
+    (fake.proc / str(SHELL) / "stat").unlink()
+    (fake.proc / str(SHELL) / "stat").mkdir()
+
+    assert subtree.family(fake.proc) == {ME, SHELL}
+
+
 def test_no_move_where_nobody_is_inside(build: Build) -> None:
     """A delegated base whose processes sit elsewhere only gets the controller."""
     fake = build({f"job/{SUPERVISOR_LEAF}": {}}, own=f"/job/{SUPERVISOR_LEAF}")
@@ -429,12 +438,24 @@ def test_a_stranger_that_enters_late_is_not_moved(build: Build) -> None:
     assert fake.get("job", kf.PROCS) == str(STRANGER)
 
 
-def test_a_process_that_ends_while_it_is_moved(build: Build) -> None:
-    """ESRCH is no failure."""
+def test_a_process_that_ends_while_it_is_moved(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ESRCH is no failure: whoever has ended is in nobody's way."""
     fake = build()
-    fake.refused[kf.PROCS] = errno.ESRCH
-    with pytest.raises(BackendUnavailable, match="others keep entering"):
-        subtree.claim(host(fake))
+    fake.enter("job", SHELL, ME)
+    move = fake._move
+
+    def ends(pid: int, to: Path) -> None:
+        if pid == SHELL:
+            move(pid, fake.mount)  # out of the way
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        move(pid, to)
+
+    monkeypatch.setattr(fake, "_move", ends)
+
+    assert subtree.claim(host(fake)) == fake.at("job")
+    assert fake.get(f"job/{SUPERVISOR_LEAF}", kf.PROCS) == str(ME)
 
 
 @pytest.mark.parametrize(

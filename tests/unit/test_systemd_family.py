@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from cgmem.contract import BY_RULE, Leave, ScopeRecord, Usability
 from cgmem.errors import BackendUnavailable
-from cgmem_backends import scope_record, systemd_family
+from cgmem_backends import scope_record, systemd_family, systemd_held
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.hierarchy import find_hierarchy
 from cgmem_backends.subtree import RECORD_XATTR, SUPERVISOR_LEAF, Host
@@ -144,13 +146,24 @@ def test_inside_a_family_scope_the_own_cgroup_is_divided(
     assert len(systemd.started) == 1
 
 
-def test_a_refused_scope_leaves_no_holder(session: FakeCgroupfs, systemd: FakeSystemd) -> None:
+def test_a_refused_scope_leaves_no_holder(
+    session: FakeCgroupfs, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If systemd won't, the error says why and the process that was to hold it ends."""
+    holders: list[subprocess.Popen[bytes]] = []
+    start_holder = systemd_held.start_holder
+
+    def noted() -> subprocess.Popen[bytes]:
+        holders.append(start_holder())
+        return holders[-1]
+
+    monkeypatch.setattr(systemd_held, "start_holder", noted)
     systemd.refusal = BusError(BusError.NO_REPLY, "no reply within 5 s")
     with pytest.raises(BackendUnavailable, match="does not answer"):
         source(session, Leave(allow_move=False)).claim()
 
     assert systemd_family._state.family is None
+    assert [holder.poll() for holder in holders] == [0]
 
 
 def test_without_linger_it_is_noted(
@@ -196,11 +209,22 @@ def test_the_backend_lists_what_systemd_gave(session: FakeCgroupfs, systemd: Fak
     for path in paths:
         (session.at(path).parent / "cgroup.subtree_control").write_text("memory\n")
         session.mkdir(session.at(path))
-        record = scope_record.encode(ScopeRecord(path, 1, 1, 1.0))
+        record = scope_record.encode(ScopeRecord(session.at(path).name, 1, 1, 1.0))
         session.set_xattr(session.at(path), RECORD_XATTR, record)
     listed = [
         [scope.record.subprocess_id for scope in found.list_scopes()]
         for found in (Cgroup2Backend(proc=session.proc), SystemdBackend(proc=session.proc))
     ]
 
-    assert listed == [paths[:1], paths[1:]]
+    assert listed == [["cgmem-7-1"], ["cgmem-9-1"]]
+
+
+def test_an_own_start_time_that_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unit has a name all the same; what is wrong shows when systemd is asked."""
+
+    def refuse(_pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(systemd_family, "process_start", refuse)
+
+    assert systemd_family._own_start() == 0

@@ -167,6 +167,34 @@ def test_an_ancestors_kill_wins_over_a_nested_one() -> None:
     assert verdict(ended(-9, Counters(OOM, NOTHING, above))).cause == "parent_limit"
 
 
+@pytest.mark.parametrize("events", [OOM, KILLED])
+@pytest.mark.parametrize("visible", [True, False])
+def test_a_kill_in_a_scope_that_vanished(events: MemoryEvents, visible: bool) -> None:
+    """Whose limit it was can't be read any more: not the own one's, not the system's for sure."""
+    counters = Counters(events, host_root_visible=visible, cached=True)
+    above = (LimitAbove("/a", MB),)
+
+    assert verdict(ended(-9, counters)).cause == "unknown"
+    assert verdict(ended(None, counters)).cause == "unknown"
+    assert verdict(ended(0, counters)).cause == "exited"
+    assert verdict(ended(-9, counters._replace(ancestors_with_oom=above))).cause == "parent_limit"
+    assert verdict(ended(-9, counters._replace(local_events=OOM))).cause == "hard_limit"
+    assert not killed_at_own_limit(counters)
+    assert "most likely by the kernel's OOM killer" in verdict(ended(-9, counters)).message
+    assert "could not be read any more" in verdict(ended(0, counters)).message
+
+
+def test_what_we_did_to_a_scope_that_vanished() -> None:
+    """It is the cause, unless an ancestor's OOM that came first is known."""
+    counters = Counters(OOM, cached=True)
+    outer = counters._replace(ancestors_with_oom=(LimitAbove("/a", MB),))
+    first: dict[str, Any] = {"what_we_did": "timeout", "oom_came_first": True}
+
+    assert verdict(ended(-9, counters, **first)).cause == "timeout"
+    assert verdict(ended(-9, outer, **first)).cause == "parent_limit"
+    assert verdict(ended(-9, counters, what_we_did="hard_limit")).cause == "hard_limit"
+
+
 @pytest.mark.parametrize("returncode", [0, 1, 137])
 def test_a_main_process_that_survives_a_kill_has_exited_with_a_warning(returncode: int) -> None:
     """A shell whose child was OOM-killed exits, 137 included, and the message tells of the kill."""
@@ -317,7 +345,7 @@ counters_of_any_kind = st.builds(
     Counters,
     events,
     events,
-    st.sampled_from([(), ("/a",)]),
+    st.sampled_from([(), (LimitAbove("/a", None),), (LimitAbove("group b", MB),)]),
     st.booleans(),
     counts,
     counts,
@@ -326,7 +354,7 @@ counters_of_any_kind = st.builds(
 sizes = st.none() | st.integers(0, 1 << 50)
 ends = st.builds(
     Ended,
-    st.none() | st.integers(-64, 255),
+    st.none() | st.sampled_from([-9, -9, -15, -2, 0, 137]) | st.integers(-64, 255),
     counters_of_any_kind,
     st.builds(Figures, peak_bytes=st.integers(0, 1 << 50)),
     st.builds(Limits, sizes, sizes, sizes, st.booleans()),
