@@ -144,9 +144,11 @@ class WriterLock:
 
     def forget(self) -> None:
         """Drop the descriptor. A forked child does: the lock is its parent's."""
-        if self._fd is not None:
-            os.close(self._fd)
-        self._fd, self._held = None, False
+        # Also close(2) that fails gives the number back, and another file may get it.
+        descriptor, self._fd, self._held = self._fd, None, False
+        if descriptor is not None:
+            with suppress(OSError):  # nothing was written to it
+                os.close(descriptor)
 
     def _open(self) -> int:
         with suppress(FileExistsError):

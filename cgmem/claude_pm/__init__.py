@@ -73,7 +73,7 @@ class _Ours(Loader):
         module.__doc__ = f"{module.__name__}, answered by cgmem."
         home = _OURS[module.__name__]
         if home is not None:
-            _take_names(module, home)
+            module.__dict__["__all__"] = _take_names(module, home)
 
     def get_code(self, fullname: str) -> None:
         """There is no code (runpy and inspect ask)."""
@@ -115,12 +115,15 @@ def _is_ours(package: str) -> bool:
 
 
 def _overlay(module: ModuleType) -> None:
-    _take_names(module, "cgmem.monitoring")
+    names = _take_names(module, "cgmem.monitoring")
+    # Without an `__all__`, `import *` takes every public name, the module's own too.
+    if "__all__" in module.__dict__:
+        module.__dict__["__all__"] = sorted({*module.__dict__["__all__"], *names})
 
 
-def _take_names(module: ModuleType, home: str) -> None:
+def _take_names(module: ModuleType, home: str) -> list[str]:
     ours = import_module(home)
-    names = list(ours.__all__)
+    names = sorted(ours.__all__)
     for name in names:
         setattr(module, name, getattr(ours, name))
-    module.__dict__["__all__"] = sorted({*getattr(module, "__all__", ()), *names})
+    return names

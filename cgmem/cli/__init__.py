@@ -5,7 +5,7 @@ One module per verb, imported when its verb is used: `cgmem run` pays for `run` 
 
 from __future__ import annotations
 
-import gc
+import gc as garbage_collector  # `gc` here is a verb's module, once it is loaded
 import io
 import os
 import sys
@@ -37,7 +37,7 @@ def _run(words: list[str]) -> Any:
     if words[:1] == ["run"] and "_CGMEM_COMPLETE" not in os.environ:
         # While modules load there is nothing to collect, and looking for it is a tenth of the
         # time; `run` looks again once its command runs.
-        gc.disable()
+        garbage_collector.disable()
         from cgmem.cli.run_options import quickly_read
 
         found = quickly_read(words[1:])
@@ -45,7 +45,7 @@ def _run(words: list[str]) -> Any:
             from cgmem.cli.run_job import run
 
             return run(**found)  # type: ignore[arg-type]  # of the types that the table says
-        gc.enable()
+        garbage_collector.enable()
     from cgmem.cli.group import run_verb
 
     return run_verb(words)

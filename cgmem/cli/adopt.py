@@ -9,6 +9,7 @@ import click
 from cgmem.cli import options
 from cgmem.cli.errors import NO, complain, described
 from cgmem.cli.output import print_json
+from cgmem.cli.setting_flags import given, resolver
 from cgmem.cli.voice import Voice
 from cgmem.errors import InvalidIdError, UnknownIdError
 from cgmem.judging.verdict import Verdict, exit_status
@@ -54,8 +55,8 @@ def command(
     """Take over a live subprocess whose supervisor is gone; wait for its end."""
     name = check_id(subprocess_id, source="ID")
     voice = Voice(quiet=quiet, verbose=verbose)
-    supervisor = Supervisor(resolve_settings=options.resolver(config), warn=voice.warn)
-    settings = supervisor.settings(options.given(values))
+    supervisor = Supervisor(resolve_settings=resolver(config), warn=voice.warn)
+    settings = supervisor.settings(given(values))
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
     try:

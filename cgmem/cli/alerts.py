@@ -51,7 +51,7 @@ def command(
 ) -> int:
     """Show the alerts of the subprocesses that log here, the oldest first."""
     after = since_when(since)
-    found = reader(log_file(ALERTS_FILE, log_dir, config), is_alert)
+    found = reader(log_file(ALERTS_FILE, log_dir, config), is_alert, log_dir)
 
     def wanted(line: Line) -> bool:
         return (

@@ -34,7 +34,7 @@ def command(need: str, as_json: bool) -> int:
     Available is what the machine has, or less if this process's own cgroup leaves less.
     """
     memory = selector.system_memory()
-    needed = parse_size(need, source="--need", total_bytes=memory.total_bytes)
+    needed = parse_size(need, source="--need", total_bytes=memory.effective_total_bytes)
     if needed is None:
         raise ConfigurationError(f"--need: {need} is no amount", hint="write a size, as 512M")
     allowed, message = preflight.can_create(memory, needed)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import click
 
+from cgmem.cli import options
+from cgmem.cli.output import print_json
+
 EPILOG = """\b
 bash:  echo 'eval "$(cgmem completion bash)"' >> ~/.bashrc
 zsh:   echo 'eval "$(cgmem completion zsh)"' >> ~/.zshrc
@@ -21,14 +24,19 @@ Exit status:
 
 @click.command("completion", epilog=EPILOG)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def command(shell: str) -> int:
+@options.json_option
+def command(shell: str, as_json: bool) -> int:
     """Print what makes SHELL complete commands, options and ids of live subprocesses."""
     from click.shell_completion import get_completion_class
 
     from cgmem.cli.group import cgmem
 
-    script = get_completion_class(shell)
-    if script is None:
+    found = get_completion_class(shell)
+    if found is None:
         raise AssertionError(shell)
-    print(script(cgmem, {}, "cgmem", "_CGMEM_COMPLETE").source())
+    script = found(cgmem, {}, "cgmem", "_CGMEM_COMPLETE").source()
+    if as_json:
+        print_json({"shell": shell, "script": script})
+    else:
+        print(script)
     return 0

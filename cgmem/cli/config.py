@@ -6,6 +6,7 @@ import click
 
 from cgmem.cli import options
 from cgmem.cli.output import print_json, print_table
+from cgmem.cli.setting_flags import resolver
 from cgmem.config.settings import Settings, rows
 from cgmem.supervising.supervisor import Supervisor
 
@@ -28,7 +29,7 @@ def command(agent_type: str | None, config: str | None, as_json: bool) -> int:
 
     A flag of `run` goes before the environment, that before the file, that before the default.
     """
-    settings = Supervisor(resolve_settings=options.resolver(config)).settings(agent_type=agent_type)
+    settings = Supervisor(resolve_settings=resolver(config)).settings(agent_type=agent_type)
     if as_json:
         print_json(_as_json(settings))
         return 0

@@ -8,7 +8,7 @@ import select
 import subprocess
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from cgmem import selector
 
@@ -77,11 +77,16 @@ class EventSource:
 
     def _lines(self, seconds: float) -> list[bytes]:
         stdout = self._program.stdout
-        if stdout is None or self._program.poll() is not None:
+        # Asked before the look: then all that it told is in the pipe.
+        ended = stdout is None or self._program.poll() is not None
+        lines = [] if stdout is None else self._read(stdout, 0.0 if ended else seconds)
+        if ended and not lines:
             for what in _SOURCES:
                 self.cannot.setdefault(what, "the program that listens has ended")
             time.sleep(seconds)
-            return []
+        return lines
+
+    def _read(self, stdout: IO[bytes], seconds: float) -> list[bytes]:
         lines: list[bytes] = []
         until, size = time.monotonic() + seconds, 0
         while ((left := until - time.monotonic()) > 0 and size < _LONGEST_READ_BYTES) or not lines:

@@ -10,8 +10,8 @@ from cgmem.cli.output import print_json
 from cgmem.inspecting import orders
 
 EPILOG = """\b
-A frozen subprocess keeps its memory and uses no CPU. Its --timeout goes on,
-and it can still be killed.
+A frozen subprocess keeps its memory and uses no CPU. Its --timeout keeps
+running, and it can still be killed.
 
 \b
 Example:

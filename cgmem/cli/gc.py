@@ -10,6 +10,7 @@ from cgmem import selector
 from cgmem.cli import options
 from cgmem.cli.errors import TROUBLE, complain, described
 from cgmem.cli.output import print_json, print_table, say
+from cgmem.cli.setting_flags import resolver
 from cgmem.config.settings import Settings
 from cgmem.errors import CgmemError
 from cgmem.inspecting.live_scopes import LiveScope, live_scopes
@@ -39,7 +40,7 @@ Exit status:
 @options.json_option
 def command(dry_run: bool, config: str | None, as_json: bool) -> int:
     """Remove empty scopes whose supervisor is gone, and write down how they ended."""
-    settings = options.resolver(config)({})
+    settings = resolver(config)({})
     swept, troubles = _sweep(settings, dry_run=dry_run)
     orphans = [live for live in live_scopes() if not live.supervised]
     for trouble in troubles:

@@ -12,6 +12,7 @@ import click
 
 from cgmem.cli import options
 from cgmem.cli.output import say
+from cgmem.cli.setting_flags import given, resolver
 from cgmem.errors import ConfigurationError
 from cgmem.logs.reading import Line, Reader
 from cgmem.supervising.supervisor import Supervisor
@@ -28,8 +29,8 @@ since_option = click.option(
 
 def log_file(name: str, log_dir: str | None, config: str | None) -> Path:
     """Find a log file as `run` here would."""
-    supervisor = Supervisor(resolve_settings=options.resolver(config))
-    settings = supervisor.settings(options.given({"log_dir": log_dir}))
+    supervisor = Supervisor(resolve_settings=resolver(config))
+    settings = supervisor.settings(given({"log_dir": log_dir}))
     return supervisor.logs(settings).directory / name
 
 
@@ -48,12 +49,19 @@ def since_when(text: str | None, *, now: float | None = None) -> float:
         ) from None
 
 
-def reader(path: Path, accept: Callable[[Line], bool]) -> Reader:
-    """A reader of one log file. Raises `ConfigurationError` where there is no directory."""
+def reader(path: Path, accept: Callable[[Line], bool], log_dir: str | None) -> Reader:
+    """A reader of one log file.
+
+    Its directory is made at the first line, so one that is not there yet has no line. Raises
+    `ConfigurationError` where `--log-dir` gave it: that is more likely a mistake.
+    """
     if not path.parent.is_dir():
-        raise ConfigurationError(
-            f"no logs in {path.parent}", hint="name their directory: --log-dir DIR"
-        )
+        if log_dir is not None:
+            raise ConfigurationError(
+                f"--log-dir: there is no directory {path.parent}",
+                hint="cgmem status  # shows where logs go without it",
+            )
+        say(f"nothing is logged in {path.parent} yet; another directory: --log-dir DIR")
     return Reader(path, accept)
 
 

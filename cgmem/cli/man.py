@@ -8,6 +8,8 @@ from inspect import cleandoc
 import click
 
 from cgmem import __version__
+from cgmem.cli import options
+from cgmem.cli.output import print_json
 from cgmem.errors import ConfigurationError
 from cgmem.text.words import meant, shown
 
@@ -25,13 +27,17 @@ _HEADINGS = ("Example:", "Examples:", "Exit status:", "Exit status: the command'
 
 @click.command("man", epilog=EPILOG)
 @click.argument("verb", required=False)
-def command(verb: str | None) -> int:
+@options.json_option
+def command(verb: str | None, as_json: bool) -> int:
     """Print the manual page of cgmem, or of one of its commands, for man(1)."""
     from cgmem.cli.group import VERBS
 
     if verb is not None and verb not in VERBS:
         raise ConfigurationError(f"there is no command {shown(verb)}", hint=meant(verb, VERBS))
-    print(page(verb), end="")
+    if as_json:
+        print_json({"verb": verb, "page": page(verb)})
+    else:
+        print(page(verb), end="")
     return 0
 
 

@@ -9,8 +9,6 @@ from typing import Any
 import click
 
 from cgmem.cli.run_options import AGENT_TYPE, CONFIG, Option
-from cgmem.cli.setting_flags import given as given
-from cgmem.cli.setting_flags import resolver as resolver
 from cgmem.cli.setting_flags import sentence
 from cgmem.config.setting_table import flag_source
 from cgmem.errors import CgmemError

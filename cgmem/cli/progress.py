@@ -56,7 +56,8 @@ class Progress:
         while not self._ended.is_set():
             now = time.monotonic()
             if self._recording is not None and now >= record_at:
-                record_at += tick
+                # In its grid, and after a Ctrl-Z not once for each tick that was missed.
+                record_at += tick * (1 + (now - record_at) // tick)
                 self._recording.note(self._supervision)
             if self._line is not None and now >= self._began + DRAW_SECONDS:
                 self._line.draw(described(self._supervision, now - self._began))

@@ -11,7 +11,15 @@ import click
 
 from cgmem.cli import options
 from cgmem.cli.output import page, print_json, table_lines, terminal_width
-from cgmem.cli.scope_table import HEADINGS_OF_NUMBERS, SORTS, Filter, Row, look, rendered
+from cgmem.cli.scope_table import (
+    HEADINGS_OF_NUMBERS,
+    SORTS,
+    Filter,
+    Row,
+    as_json_values,
+    look,
+    rendered,
+)
 from cgmem.inspecting.live_scopes import LiveScope
 from cgmem.inspecting.trend import Trend
 from cgmem.selector import NAMES
@@ -19,7 +27,7 @@ from cgmem.selector import NAMES
 EPILOG = """\b
 USED   what the kernel can't take back; the level is judged on it
 RAW    with page cache; the same where none is counted
-PEAK   the most it ever had, with page cache; - where nobody counts
+PEAK   the most it ever had, including cache; - where nobody counts
 %      USED of the hard limit
 FULL   % of its life in which every process waited for memory (PSI)
 /MIN   growth in a minute, with --watch
@@ -71,7 +79,7 @@ def command(
     if watch:
         _watch(rows, every, as_json)
     elif as_json:
-        print_json([row.live.as_json() for row in rows()])
+        print_json(as_json_values(rows()))
     else:
         print("\n".join(_table(rows(), without=("/MIN",))))
     return 0

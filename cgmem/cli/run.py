@@ -9,7 +9,7 @@ import click
 from cgmem.cli import options
 from cgmem.cli.errors import NOT_EXECUTABLE, NOT_FOUND, RUN_TROUBLE
 from cgmem.cli.run_job import run
-from cgmem.cli.run_options import OPTIONS
+from cgmem.cli.run_options import OPTIONS, json_is_a_report
 
 EPILOG = f"""\b
 Examples:
@@ -35,6 +35,13 @@ class _Run(click.Command):
         super().__init__(*args, **kwargs)
         self.params = [*map(options.click_option, OPTIONS), *self.params]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read them as click does, but for the short form of one."""
+        rest = super().parse_args(ctx, args)
+        if not json_is_a_report(ctx.params) and not ctx.resilient_parsing:
+            raise click.UsageError("--json is --report -: give one of --json and --report", ctx)
+        return rest
+
 
 @click.command(
     "run",
@@ -48,6 +55,6 @@ def command(**given: Any) -> int:
     """Run CMD under a memory budget and end as it ends.
 
     CMD shares the terminal, the process group and stdin, stdout and stderr. Sizes are 512M,
-    1.5G, 2GiB, 80% (of this machine's memory) or max.
+    1.5G, 2GiB, 80% (of the memory there is) or max.
     """
     return run(**given)

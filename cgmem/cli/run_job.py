@@ -71,9 +71,7 @@ def run(
         return _refused(error, words, outlet, voice)
     gc.freeze()  # nothing that modules made ends before the program does: spare every look at it
     gc.enable()  # see `cgmem.cli.main`
-    if settings.disabled:
-        inbox.block()
-    elif not quiet:
+    if not settings.disabled and not quiet:
         _say_note(supervisor.choice(settings).note, voice)
     voice.detail(_started(supervisor, settings, process))
     progress = _progress(process, recording, verbose=verbose)
@@ -160,9 +158,20 @@ def _started(supervisor: Supervisor, settings: Settings, process: MonitoredProce
     )
     if settings.group_name is not None:
         budget += f", group {settings.group_name}"
+    budget += _lower_limit(process)
     where = supervisor.logs(settings).directory
     choice = supervisor.choice(settings)
     return f"{process.subprocess_id}: {budget}; {choice.reason}; logs in {where}"
+
+
+def _lower_limit(process: MonitoredProcess) -> str:
+    """The limit that counts, where it is not the one that was asked for."""
+    if not isinstance(process.supervision, Supervision):
+        return ""
+    held = process.supervision.plan.effective
+    if held.effective_max_bytes in (None, held.max_bytes):
+        return ""
+    return f", effective {format_size(held.effective_max_bytes)} ({held.effective_max_source})"
 
 
 def _attend(
@@ -173,7 +182,7 @@ def _attend(
         process,
         inbox,
         move_timers=process.supervision.pause,
-        ending=lambda: process.level == "ABORTED",
+        ending=lambda: process.supervision.ending,
         before_stop=_nothing if progress is None else progress.hide,
     )
     try:

@@ -72,12 +72,22 @@ OPTIONS = (
     CONFIG,
     _setting("log_dir", "DIR"),
     Option("report", ("--report",), "Write the outcome there as JSON.", "FILE|-|fd:N"),
+    Option("as_json", ("--json",), "As --report -: JSON on stdout, after CMD's own output."),
     Option("record", ("--record",), "Keep what was seen, tick by tick (cgmem plot).", "FILE"),
     Option("quiet", ("-q", "--quiet"), "No alerts or warnings on stderr.", default=False),
     Option(
         "verbose", ("-v", "--verbose"), "WARNING alerts, the backend, a status line.", default=False
     ),
 )
+
+
+def json_is_a_report(found: dict[str, object]) -> bool:
+    """Take `--json` for what it is short for; False where `--report` was given too."""
+    if found.pop("as_json", None):
+        if found["report"] is not None:
+            return False
+        found["report"] = "-"
+    return True
 
 
 def quickly_read(arguments: Sequence[str]) -> dict[str, object] | None:
@@ -102,7 +112,7 @@ def quickly_read(arguments: Sequence[str]) -> dict[str, object] | None:
             return None
     if rest and rest[0] == "--":
         del rest[0]
-    if not rest:
+    if not rest or not json_is_a_report(found):
         return None
     found["words"] = tuple(rest)
     return found

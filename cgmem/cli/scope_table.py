@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cgmem.cli.output import age, plain
 from cgmem.inspecting.live_scopes import LiveScope, live_scopes
@@ -125,6 +125,11 @@ def look(trend: Trend, wanted: Filter) -> list[Row]:
     found = live_scopes()
     trend.note(time.monotonic(), ((live.location, live.judged_bytes) for live in found))
     return [Row(live, trend.per_minute(live.location)) for live in filter(wanted.takes, found)]
+
+
+def as_json_values(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What `--json` prints of one look."""
+    return [row.live.as_json() for row in rows]
 
 
 def rendered(

@@ -41,9 +41,10 @@ Exit status:
 @options.json_option
 def command(name: str, force: bool, as_json: bool, **sizes: str | None) -> int:
     """Set another budget on a running subprocess and print what the kernel then holds."""
-    total = selector.system_memory().total_bytes
+    memory = selector.system_memory()
+    share_of = memory.effective_total_bytes
     given = {
-        key: Given(parse_size(size, source=f"--{key}", total_bytes=total), f"--{key}")
+        key: Given(parse_size(size, source=f"--{key}", total_bytes=share_of), f"--{key}")
         for key, size in sizes.items()
         if size is not None
     }
@@ -54,7 +55,7 @@ def command(name: str, force: bool, as_json: bool, **sizes: str | None) -> int:
     with orders.target(name) as to:
         budget = orders.set_budget(to, given, force=force)
         kernel, supervised = to.backend.capabilities.kernel_limits, to.supervised
-    note = larger_than_machine(budget.after, total) if "max" in given else None
+    note = larger_than_machine(budget.after, memory.total_bytes) if "max" in given else None
     if note is not None:
         say(f"warning: {note}")
     taken = not kernel or budget.observed or _taken(budget)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from cgmem.config.setting_table import BY_KEY, argument_source, flag_source
+from cgmem.config.setting_table import BY_KEY, flag_source
 from cgmem.config.settings import Settings, resolve
 
 
 def resolver(config: str | None) -> Callable[..., Settings]:
     """`config.settings.resolve` for the command line: errors name flags."""
-    return partial(resolve, config=config, argument_source=_source)
+    return partial(resolve, config=config, argument_source=flag_source)
 
 
 def given(values: Mapping[str, object]) -> dict[str, object]:
@@ -23,7 +23,3 @@ def sentence(key: str) -> str:
     """Return a setting's help as a sentence."""
     text = BY_KEY[key].help
     return f"{text[0].upper()}{text[1:]}."
-
-
-def _source(key: str) -> str:
-    return flag_source(key) if key in BY_KEY else argument_source(key)

@@ -124,7 +124,9 @@ def _memory(live: LiveScope) -> str:
     if sample.metric != "cgroup":
         return f"{used}{share}, {sample.metric}"
     cache, raw = format_size(sample.reclaimable_bytes or 0), format_size(sample.current_bytes)
-    peak = "" if live.peak_bytes is None else f"; peak {format_size(live.peak_bytes)}"
+    peak = (
+        "" if live.peak_bytes is None else f"; peak {format_size(live.peak_bytes)} including cache"
+    )
     return f"{used}{share}; {raw} with {cache} reclaimable{peak}"
 
 

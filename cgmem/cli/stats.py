@@ -11,6 +11,7 @@ import click
 from cgmem.cli import options
 from cgmem.cli.logs import log_dir_option, log_file, reader, since_option, since_when, tell_skipped
 from cgmem.cli.output import age, print_json, print_table
+from cgmem.errors import ConfigurationError
 from cgmem.logs.history import Run, Summary, as_yaml, is_run, run_of, suggest, summarise
 from cgmem.logs.memory_logs import STATS_FILE
 
@@ -26,7 +27,7 @@ the hard limit twice that (more if one run needed it), critical halfway.
 
 \b
 Example:
-  cgmem stats --since 7d --by agent-type --suggest >> cgmem.yaml
+  cgmem stats --since 7d --by agent-type --suggest > suggested.yaml
 
 \b
 Exit status:
@@ -37,7 +38,9 @@ Exit status:
 @click.command("stats", epilog=EPILOG)
 @since_option
 @click.option("--by", type=click.Choice(["agent-type", "id"]), help="A line for each.")
-@click.option("--suggest", "suggesting", is_flag=True, help="Print thresholds that would fit.")
+@click.option(
+    "--suggest", "suggesting", is_flag=True, help="Print thresholds that would fit (not --by id)."
+)
 @click.option(
     "--margin",
     type=options.Number(0, 1000),
@@ -59,8 +62,13 @@ def command(
     as_json: bool,
 ) -> int:
     """Sum up the subprocesses that have ended and logged here."""
+    if suggesting and by == "id":
+        raise ConfigurationError(
+            "--suggest is no use --by id: a configuration file has budgets by agent type",
+            hint="cgmem stats --by agent-type --suggest",
+        )
     after = since_when(since)
-    found = reader(log_file(STATS_FILE, log_dir, config), is_run)
+    found = reader(log_file(STATS_FILE, log_dir, config), is_run, log_dir)
     groups = defaultdict[str, list[Run]](list)
     for line in found.read():
         run = run_of(line)

@@ -9,6 +9,7 @@ import click
 from cgmem import selector
 from cgmem.cli import options
 from cgmem.cli.output import coloured, print_field, print_json
+from cgmem.cli.setting_flags import resolver
 from cgmem.config.settings import Settings
 from cgmem.errors import BackendUnavailable, EnforcementError
 from cgmem.inspecting.live_scopes import live_scopes
@@ -30,7 +31,7 @@ Exit status:
 @options.json_option
 def command(config: str | None, as_json: bool) -> int:
     """Show the machine's memory, the live subprocesses, the backend and the log directory."""
-    supervisor = Supervisor(resolve_settings=options.resolver(config), own_process=True)
+    supervisor = Supervisor(resolve_settings=resolver(config), own_process=True)
     settings = supervisor.settings()
     status = MemoryMonitor(selector.system_memory).get_memory_status()
     backend, reason = _backend(supervisor, settings)

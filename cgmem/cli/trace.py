@@ -20,7 +20,7 @@ from cgmem.cli import options
 from cgmem.cli.events import EventSource
 from cgmem.cli.output import plain, print_json, print_table, say
 from cgmem.cli.processes import command_of, status_of
-from cgmem.errors import CgmemError, ConfigurationError, UnknownIdError
+from cgmem.errors import CgmemError, ConfigurationError
 from cgmem.inspecting import orders
 from cgmem.inspecting.traced import Trace, Traced, exit_of, lifetime
 from cgmem.text.ids import new_id
@@ -179,7 +179,7 @@ def _pids(name: str) -> list[int]:
     try:
         with orders.target(name) as to:
             return to.scope.pids()
-    except (UnknownIdError, CgmemError):
+    except CgmemError:
         return []
 
 

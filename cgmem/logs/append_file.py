@@ -68,10 +68,14 @@ class AppendFile:
         return max(0, written - len(newline))
 
     def close(self) -> None:
-        """Give up the descriptor. A later append opens the file again."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        """Give up the descriptor. A later append opens the file again.
+
+        Raises `OSError` where what was written did not get to its disk (NFS).
+        """
+        # Also close(2) that fails gives the number back, and another file may get it.
+        descriptor, self._fd = self._fd, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _ends_torn(self, descriptor: int, size: int) -> bool:
         """Whether the last line lacks its newline (a full disk, a crash, an editor)."""

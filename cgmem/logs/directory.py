@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cgmem.errors import ConfigurationError
+from cgmem.logs.append_file import open_regular
 
 ENVIRONMENT_VARIABLE = "CGMEM_LOG_DIR"
 PROJECT_DIRECTORY = ".claude-pm"
@@ -87,10 +89,14 @@ def _owner(directory: Path) -> set[int]:
 
 
 class LogDirectory:
-    """A directory that is made at most once, however many files in it ask for it."""
+    """A directory that is made at most once, however many files in it ask for it.
 
-    def __init__(self, path: Path) -> None:
+    In one that was not there, empty files of these `names` are made too.
+    """
+
+    def __init__(self, path: Path, names: Iterable[str] = ()) -> None:
         self.path = path
+        self._names = tuple(names)
         self._made = False
 
     def make(self) -> None:
@@ -99,6 +105,18 @@ class LogDirectory:
         Only the first time: where somebody removes a project, or a temporary directory, under a
         running supervisor, it must not come back.
         """
-        if not self._made:
-            self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._made = True
+        if self._made:
+            return
+        try:
+            self.path.mkdir(mode=0o755, parents=True)
+        except FileExistsError:
+            if not self.path.is_dir():
+                raise
+        else:
+            self._make_files()
+        self._made = True
+
+    def _make_files(self) -> None:
+        for name in self._names:
+            with suppress(OSError):  # its first line says what is wrong
+                os.close(open_regular(str(self.path / name), os.O_WRONLY | os.O_CREAT)[0])

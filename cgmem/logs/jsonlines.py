@@ -91,7 +91,7 @@ class JsonLinesFile:
         """Write what waits and give up the descriptor. A later append opens it again."""
         self.flush()
         with self._lock:
-            self._file.close()
+            self._close_file()
             unwritten = len(self._lines) + self._lost
             if unwritten and unwritten != self._unwritten:
                 noun = "line" if unwritten == 1 else "lines"
@@ -99,10 +99,23 @@ class JsonLinesFile:
             self._unwritten = unwritten
         self._tell()
 
+    def rest(self) -> bool:
+        """Give up the descriptor, unless lines wait. True if nothing is left to be written or told.
+
+        A later append opens the file again.
+        """
+        with self._lock:
+            resting = not (self._lines or self._lost)
+            if resting:
+                self._close_file()
+        self._tell()
+        return resting
+
     def after_fork_in_child(self) -> None:
         """Leave to the parent what it has buffered, and its descriptor with the flock on it."""
         self._begin_empty()
-        self._file.close()
+        with suppress(OSError):  # the parent's lines: it is told by its own close
+            self._file.close()
 
     def _begin_empty(self) -> None:
         self._lock = threading.Lock()
@@ -150,6 +163,14 @@ class JsonLinesFile:
             length = len(self._lines.popleft())
             written -= length
             self._buffered -= length
+
+    def _close_file(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            self._note(
+                f"{self._path}: {error.strerror or error}; its last lines may not be on the disk"
+            )
 
     def _make_parent(self) -> None:
         Path(self._path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)

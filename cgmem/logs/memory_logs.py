@@ -20,19 +20,19 @@ MONITOR_FILE = "memory-monitor.log"
 class MemoryLogs:
     """Takes lines as `cgmem.logs.lines` builds them. Touches nothing before the first line.
 
+    Where that makes the directory, it makes all three files: who follows one can begin at once.
     No method raises for a file's sake; `warn` gets one message per file that can't be written.
     """
 
     def __init__(self, directory: Path, warn: Callable[[str], None]) -> None:
         self.directory = directory
-        made = LogDirectory(directory)
+        names = ALERTS_FILE, STATS_FILE, MONITOR_FILE
+        made = LogDirectory(directory, names)
 
         def file(name: str) -> JsonLinesFile:
             return JsonLinesFile(directory / name, warn=warn, make_directory=made.make)
 
-        self._alerts, self._stats, self._monitor = map(
-            file, (ALERTS_FILE, STATS_FILE, MONITOR_FILE)
-        )
+        self._alerts, self._stats, self._monitor = map(file, names)
 
     def alert(self, line: Mapping[str, Any]) -> None:
         """Add an `alert_line`: written at once if its level is CRITICAL."""
@@ -48,10 +48,19 @@ class MemoryLogs:
 
     def flush(self) -> bool:
         """Write what waits. True if something waits still."""
-        files = (self._alerts, self._stats, self._monitor)
-        return sum(file.flush() for file in files) > 0
+        return sum(file.flush() for file in self._files()) > 0
+
+    def rest(self) -> bool:
+        """Give up the descriptors of files in which no line waits. True if none waits in any.
+
+        A later line opens its file again.
+        """
+        return sum(not file.rest() for file in self._files()) == 0
 
     def close(self) -> None:
         """Write what waits and give up the descriptors. A later line opens its file again."""
-        for file in (self._alerts, self._stats, self._monitor):
+        for file in self._files():
             file.close()
+
+    def _files(self) -> tuple[JsonLinesFile, ...]:
+        return self._alerts, self._stats, self._monitor

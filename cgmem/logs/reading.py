@@ -65,13 +65,16 @@ class Reader:
 
     def _follow_one(self, file: IO[bytes], pause: Callable[[float], None]) -> Iterator[Line]:
         """Until another file is at the path."""
-        rest, current = b"", True
+        splitter, current = _Splitter(), True
         while True:
             chunk = file.read(1 << 16)
-            *whole, rest = (rest + chunk).split(b"\n")
-            for text in whole:
+            for text in splitter.lines(chunk):
                 yield from self._line(text)
             if chunk:
+                continue
+            if os.fstat(file.fileno()).st_size < file.tell():  # emptied: copytruncate, `: > FILE`
+                splitter = _Splitter()
+                file.seek(0)
                 continue
             if not current:
                 return
@@ -103,6 +106,27 @@ class Reader:
             self.skipped += 1
 
 
+class _Splitter:
+    """Cuts what is read bit by bit into lines, and keeps little of one that has no end."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._too_long = False
+
+    def lines(self, chunk: bytes) -> list[bytes]:
+        """The lines that end here. Of one that is too long the beginning, once: it is foreign."""
+        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        if self._too_long and whole:
+            del whole[0]  # the end of the one that was given already
+            self._too_long = False
+        if self._too_long:
+            self._rest = b""
+        elif len(self._rest) > LONGEST_LINE_BYTES:
+            whole.append(self._rest)
+            self._rest, self._too_long = b"", True
+        return whole
+
+
 def with_rotated(path: Path) -> list[Path]:
     """The file and what it was rotated to (PATH.1 is the youngest), the oldest first."""
     name = re.compile(re.escape(path.name) + r"\.([1-9][0-9]*)")
@@ -117,14 +141,15 @@ def with_rotated(path: Path) -> list[Path]:
 
 def _opened(path: Path) -> IO[bytes] | None:
     try:
-        return open_log(path)
+        # Unbuffered: after an emptied file's seek, no byte of before may come again.
+        return open_log(path, buffering=0)
     except FileNotFoundError:
         return None
 
 
-def open_log(path: Path) -> IO[bytes]:
+def open_log(path: Path, buffering: int = -1) -> IO[bytes]:
     """Open a log file to read it. Raises `OSError`, also for what is no such file."""
-    return os.fdopen(open_regular(str(path), os.O_RDONLY)[0], "rb")
+    return os.fdopen(open_regular(str(path), os.O_RDONLY)[0], "rb", buffering)
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:

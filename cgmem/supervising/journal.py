@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from cgmem import selector
 from cgmem.contract import Alert, SystemMemory
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 MONITOR_SECONDS = 10.0
 """How often the machine's level is looked at. Reading /proc/meminfo costs as much as ten scopes."""
+REST_SECONDS = 60.0
+"""Files of a directory that had no line for so long, and at most twice that, are closed."""
+MOST_DIRECTORIES = 256
+"""So many are remembered, and any more in which lines wait or that were used of late."""
 
 
 class Journal:
@@ -39,6 +44,9 @@ class Journal:
         self._lock = threading.Lock()
         self._logs: dict[str, MemoryLogs] = {}
         self._directories: dict[tuple[str | None, str | None, str], str] = {}
+        self._used: set[str] = set()
+        """Directories of `_logs` that were asked for since the last look for those at rest."""
+        self._rest_at = 0.0
         self._waiting = False
         """Some file may have lines that are not written yet."""
         self._monitor: MemoryMonitor | None = None
@@ -56,8 +64,9 @@ class Journal:
             if directory is None:
                 found = resolve_log_dir(log_dir, source=source, environ=os.environ, cwd=key[2])
                 directory = self._directories[key] = str(found)
-                self._logs.setdefault(directory, MemoryLogs(found, self._warn))
-            return self._logs[directory]
+                if len(self._directories) > MOST_DIRECTORIES:
+                    del self._directories[next(iter(self._directories))]
+            return self._in(directory)
 
     def alert(self, directory: str | None, subprocess_id: str, alert: Alert, backend: str) -> None:
         """Write an alert."""
@@ -84,7 +93,8 @@ class Journal:
             self.logs(outcome.log_dir)
         except CgmemError as error:
             self._warn(f"subprocess {outcome.subprocess_id}: {error}")
-        self.ended(outcome)
+        else:
+            self.ended(outcome)
 
     def tick(self, now: float) -> None:
         """Write what waits, and look at the machine from time to time. `now` is monotonic."""
@@ -96,6 +106,9 @@ class Journal:
             self._waiting = False  # before the flush: a line may come meanwhile
             if sum(logs.flush() for logs in tuple(self._logs.values())):
                 self._waiting = True
+        if now >= self._rest_at:
+            self._rest_at = now + REST_SECONDS
+            self._rest()
 
     def close(self) -> None:
         """Write what waits and give up descriptors and the writer's lock."""
@@ -114,7 +127,7 @@ class Journal:
         if self._monitor is None:
             from cgmem.system_monitor import MemoryMonitor, WriterLock  # a short run has none
 
-            self._writer_lock = WriterLock(f"{selector.run_directory()}/monitor")
+            self._writer_lock = WriterLock(f"{selector.lock_directory()}/monitor")
             self._monitor = MemoryMonitor(
                 self._read_memory,
                 logs=next(iter(self._logs.values())),
@@ -123,13 +136,47 @@ class Journal:
         return self._monitor
 
     def _write(self, directory: str | None, write: Callable[[MemoryLogs], None]) -> None:
-        logs = self._logs.get(directory or "")
-        if logs is not None:
-            try:
-                write(logs)
-            except (CgmemError, OSError, ValueError) as error:
-                self._warn(f"log in {directory}: {error}")
-            self._waiting = True
+        if directory is None:
+            return
+        with self._lock:
+            logs = self._in(directory)
+        try:
+            write(logs)
+        except (CgmemError, OSError, ValueError) as error:
+            self._warn(f"log in {directory}: {error}")
+        self._waiting = True
+        if self._logs.get(directory) is not logs:  # forgotten meanwhile: nobody else flushes it
+            logs.close()
+
+    def _in(self, directory: str) -> MemoryLogs:
+        """The files in a directory, anew where they were forgotten. The lock is held."""
+        self._used.add(directory)
+        logs = self._logs.get(directory)
+        if logs is None:
+            logs = self._logs[directory] = MemoryLogs(Path(directory), self._warn)
+        return logs
+
+    def _rest(self) -> None:
+        """Close the files that are not in use, and forget the oldest of many.
+
+        Whoever starts each subprocess in a directory of its own would run out of descriptors.
+        """
+        with self._lock:
+            idle = {
+                directory: logs
+                for directory, logs in self._logs.items()
+                if directory not in self._used
+            }
+            self._used.clear()
+        # Not under the lock: what they warn of may start another.
+        resting = [directory for directory, logs in idle.items() if logs.rest()]
+        with self._lock:
+            first = next(iter(self._logs), None)  # the machine's lines go there
+            for directory in resting:
+                if len(self._logs) <= MOST_DIRECTORIES:
+                    break
+                if directory != first and directory not in self._used:
+                    del self._logs[directory]
 
 
 def _stats(outcome: Outcome) -> dict[str, Any]:

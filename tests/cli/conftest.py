@@ -1,4 +1,4 @@
-"""For every test of the command: it starts as from a shell."""
+"""For every test of the command: it starts as from a shell; a loaded machine is no failure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+
+from tests.helpers import patient_hypothesis  # noqa: F401  (changes its defaults)
 
 #: nohup(1) ignores the first for what it starts, a script's `&` the others.
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)

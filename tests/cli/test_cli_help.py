@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
 from cgmem.cli.group import VERBS
+from cgmem.cli.group import cgmem as group
 from tests.cli.command import COMMAND, POLLED, cgmem, environment, start
 
 
@@ -79,6 +82,30 @@ def test_scripts_are_ones_that_the_shell_reads(tmp_path: Path, shell: str) -> No
     assert "_CGMEM_COMPLETE" in script
     if shutil.which(shell) is not None:
         subprocess.run([shell, "-n"], input=script, text=True, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_has_json(verb: str) -> None:
+    """Programs need no command but with --json."""
+    context = click.Context(group)
+    found = group.get_command(context, verb)
+
+    assert found is not None
+    assert "--json" in [flag for param in found.get_params(context) for flag in param.opts]
+
+
+def test_pages_and_scripts_as_json(tmp_path: Path) -> None:
+    """The text that is printed without it, and what it is of."""
+    for words, key, named in (
+        (("man", "freeze"), "page", {"verb": "freeze"}),
+        (("man",), "page", {"verb": None}),
+        (("completion", "bash"), "script", {"shell": "bash"}),
+    ):
+        plain = cgmem(*words, cwd=tmp_path).stdout
+        answer = json.loads(cgmem(*words, "--json", cwd=tmp_path).stdout)
+
+        assert answer.pop(key).rstrip("\n") == plain.rstrip("\n")
+        assert answer == named
 
 
 def test_an_option_without_its_value_names_its_verb(tmp_path: Path) -> None:

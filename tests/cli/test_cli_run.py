@@ -209,6 +209,19 @@ def test_report_to_stdout_comes_last(tmp_path: Path) -> None:
     assert _checked(rest)["cause"] == "exited"
 
 
+def test_json_is_a_report_to_stdout(tmp_path: Path) -> None:
+    """`--json` is short for `--report -`; both at once are wrong usage."""
+    done = cgmem("run", *POLLED, "--json", "--", "echo", "hello", cwd=tmp_path)
+    first, rest = done.stdout.split("\n", 1)
+    both = cgmem("run", "--report", "r.json", "--json", "--", "touch", "ran", cwd=tmp_path)
+
+    assert first == "hello"
+    assert _checked(rest)["cause"] == "exited"
+    assert both.returncode == 125
+    assert "--json and --report" in both.stderr
+    assert list(tmp_path.glob("r*")) == []
+
+
 @pytest.mark.parametrize("where", ["fd:{}", "/dev/fd/{}"])
 def test_report_to_a_descriptor(tmp_path: Path, where: str) -> None:
     """`fd:N` gets the report, and the child does not get the descriptor."""

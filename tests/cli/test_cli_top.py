@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -126,6 +127,25 @@ def test_top_needs_a_terminal(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "cgmem ps --watch" in done.stderr
+
+
+def test_top_as_json_is_one_look(tmp_path: Path) -> None:
+    """In a pipe, as ps prints it."""
+    name = f"top-json-{os.getpid()}"
+    words = ("run", *POLLED, "-q", "--id", name, "--", "sh", "-c", "echo on; exec sleep 300")
+
+    def seen(verb: str) -> set[str]:
+        listed = json.loads(cgmem(verb, "--json", cwd=tmp_path).stdout)
+        (mine,) = [one for one in listed if one["subprocess_id"] == name]
+        return set(mine)
+
+    with start(*words, cwd=tmp_path) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        top, ps = seen("top"), seen("ps")
+        run.terminate()
+
+    assert top == ps
 
 
 def test_top_on_a_terminal(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cgmem import selector
 from cgmem.cli.group import VERBS
 from tests.cli.command import HOG, POLLED, cgmem, environment, start, until
 
@@ -106,8 +107,9 @@ def test_alerts_are_followed(live: tuple[str, int], tmp_path: Path) -> None:
     with start("alerts", "-f", "--json", "--id", name, cwd=tmp_path) as following:
         assert following.stdout is not None
         first = json.loads(following.stdout.readline())
-        cgmem("set", name, "--warning", "10M", "--critical", "12M", cwd=tmp_path)
-        cgmem("set", name, "--warning", "60M", "--critical", "62M", cwd=tmp_path)
+        with log.open("a") as file:
+            file.write(json.dumps({**first, "message": "WARNING: later"}) + "\n")
+        assert any("WARNING: later" in line for line in following.stdout)
         following.terminate()
         _, said = following.communicate(timeout=60)
 
@@ -116,12 +118,34 @@ def test_alerts_are_followed(live: tuple[str, int], tmp_path: Path) -> None:
 
 
 def test_alerts_and_stats_without_logs(tmp_path: Path) -> None:
-    """No directory is told as such, with the option that names one."""
-    for verb in ("alerts", "stats"):
+    """Where nothing was logged yet there is nothing to show, and it is told where; no mistake."""
+    for verb, status in (("alerts", 0), ("stats", 1)):
         done = cgmem(verb, cwd=tmp_path)
+        elsewhere = cgmem(verb, cwd=tmp_path, env={"CGMEM_LOG_DIR": "later"})
+
+        assert (done.returncode, elsewhere.returncode) == (status, status)
+        assert f"nothing is logged in {tmp_path}/.claude-pm/logs/memory yet" in done.stderr
+        assert f"nothing is logged in {tmp_path}/later yet" in elsewhere.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_log_directory_that_is_not_there(tmp_path: Path) -> None:
+    """One that --log-dir names must be there: it is mistyped."""
+    for verb in ("alerts", "stats"):
+        done = cgmem(verb, "--log-dir", "nosuch", cwd=tmp_path)
 
         assert done.returncode == 2
-        assert "--log-dir" in done.stderr
+        assert f"--log-dir: there is no directory {tmp_path}/nosuch" in done.stderr
+        assert "try: " in done.stderr
+
+
+def test_no_suggestion_for_each_id(tmp_path: Path) -> None:
+    """Budgets are by agent type; the answer says how to ask."""
+    for more in ((), ("--json",)):
+        done = cgmem("stats", "--by", "id", "--suggest", *more, cwd=tmp_path)
+
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--by agent-type" in done.stderr
 
 
 def test_stats_suggest_what_can_be_pasted(tmp_path: Path) -> None:
@@ -169,7 +193,7 @@ def test_status(tmp_path: Path) -> None:
 
     assert set(status["system_memory"]) == {"total_mb", "available_mb", "used_mb", "percent"}
     assert status["level"] in ("OK", "WARNING", "CRITICAL")
-    assert status["cgmem"]["backend"] in ("cgroup2", "psutil")
+    assert status["cgmem"]["backend"] in selector.NAMES
     assert status["cgmem"]["log_dir"].startswith("/")
     assert "available of" in shown.stdout
 

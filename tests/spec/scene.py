@@ -39,7 +39,7 @@ def main() -> None:
         for agent_type in ("researcher", "leaker"):
             helper.complete_subprocess(started(helper, agent_type), timeout=PATIENCE)
         until(lambda: helper.check_subprocess_memory(stays)[1] == "WARNING")
-        until(lambda: len(list(logs.glob("*"))) == 3)
+        until(lambda: [path.stat().st_size > 0 for path in logs.glob("*")] == [True] * 3)
         until(lambda: stays in (logs / "memory-alerts.log").read_text())
         Path("ready").write_text("ready\n")
         until(Path("stop").exists)

@@ -159,6 +159,21 @@ print("well")
     assert said(python("-c", code, cwd=tmp_path, path=framework)) == "well"
 
 
+def test_a_module_without_a_list_of_names_keeps_its_own(tmp_path: Path) -> None:
+    """`import *` takes a module's own names and ours where it has no `__all__`."""
+    package = tmp_path / "claude_pm"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "monitoring.py").write_text("def of_its_own(): pass\n")
+    code = """
+from claude_pm.monitoring import *
+print(of_its_own.__module__, MemoryThresholds.__module__)
+"""
+    found = said(python("-c", code, cwd=tmp_path))
+
+    assert found == "claude_pm.monitoring cgmem.config.thresholds"
+
+
 def test_a_package_without_the_module_gets_it(tmp_path: Path) -> None:
     """An installed package that has no claude_pm.monitoring yet gets ours, and keeps the rest."""
     package = tmp_path / "claude_pm"

@@ -48,6 +48,35 @@ def test_events_come_in_their_order_once_it_listens(monkeypatch: pytest.MonkeyPa
     assert source.lost
 
 
+LAST_WORDS = """
+import json
+for what in ("life", "memory"):
+    print(json.dumps({"event": "ready", "what": what}), flush=True)
+input()
+for number in range(3):
+    print(json.dumps({"event": "fork", "pid": number, "ppid": 1}), flush=True)
+"""
+
+
+def test_what_a_program_told_before_its_end_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last words come first, that it has ended after them."""
+    command = [sys.executable, "-I", "-S", "-c", LAST_WORDS]
+    monkeypatch.setattr(selector, "process_events_command", lambda: command)
+    source = EventSource()
+    assert source._program.stdin is not None
+    source._program.stdin.write(b"\n")
+    source._program.stdin.flush()
+    source._program.wait()
+    last = list(source.events(0.0))
+    assert source.sees("life")
+    nothing = list(source.events(0.0))
+    source.close()
+
+    assert [event["pid"] for event in last] == [0, 1, 2]
+    assert nothing == []
+    assert set(source.cannot) == {"life", "memory"}
+
+
 def test_a_program_that_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is waited for in vain."""
     monkeypatch.setattr(selector, "process_events_command", lambda: [sys.executable, "-c", ""])

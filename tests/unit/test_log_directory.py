@@ -131,3 +131,13 @@ def test_directory_is_made_once_and_does_not_come_back(tmp_path: Path) -> None:
     directory.make()
 
     assert not directory.path.exists()
+
+
+def test_a_file_in_its_place_is_no_directory(tmp_path: Path) -> None:
+    """What is there and is no directory is an error; a directory that is there is none."""
+    (tmp_path / "file").write_text("")
+    LogDirectory(tmp_path, ["x.log"]).make()
+
+    with pytest.raises(FileExistsError):
+        LogDirectory(tmp_path / "file").make()
+    assert not (tmp_path / "x.log").exists()

@@ -18,7 +18,7 @@ from cgmem.contract import MB
 from cgmem.errors import ConfigurationError
 from cgmem.logs import history
 from cgmem.logs.history import Run, is_alert, is_run, run_of, suggest, summarise
-from cgmem.logs.reading import Reader
+from cgmem.logs.reading import LONGEST_LINE_BYTES, Reader, _Splitter
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
@@ -158,6 +158,47 @@ def test_following_through_torn_writes_and_rotation(tmp_path: Path) -> None:
 
     assert [next(coming)["n"] for _ in range(4)] == [1, 2, 3, 4]
     coming.close()
+
+
+def test_following_an_emptied_file(tmp_path: Path) -> None:
+    """After `: > FILE` or copytruncate what is written is read from the beginning."""
+    path = tmp_path / "x.log"
+    path.write_text(numbers(0, 1, 2) + '{"n": 3')
+
+    texts = ["", numbers(4), "", numbers(5)]
+
+    def write(_seconds: float) -> None:
+        path.write_text(texts.pop(0))
+
+    found = Reader(path, accept)
+    coming = found.follow(write)
+
+    assert [next(coming)["n"] for _ in range(2)] == [4, 5]
+    assert found.skipped == 0
+    coming.close()
+
+
+def test_following_keeps_no_line_without_an_end(tmp_path: Path) -> None:
+    """A line longer than any of ours is one foreign line, and the next one comes whole."""
+    path = tmp_path / "x.log"
+    path.write_text("")
+    long = "x" * (2 * LONGEST_LINE_BYTES)
+
+    def append(text: str) -> None:
+        with path.open("a") as file:
+            file.write(text)
+
+    steps = [lambda: append(long), lambda: append(f"{long}\n{numbers(1)}")]
+    found = Reader(path, accept)
+    coming = found.follow(lambda _seconds: steps.pop(0)())
+
+    assert next(coming) == {"n": 1}
+    assert found.skipped == 1
+    coming.close()
+    splitter = _Splitter()
+    given = [splitter.lines(b"x" * (1 << 16)) for _ in range(40)]
+    assert sum(map(len, given)) == 1
+    assert splitter._rest == b""
 
 
 def test_following_a_file_that_comes_later(tmp_path: Path) -> None:

@@ -25,6 +25,24 @@ def test_nothing_is_touched_before_the_first_line(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_first_line_makes_all_three_files(tmp_path: Path) -> None:
+    """Who follows the alerts can begin before there is one; what was there is left as it is."""
+    new, old = tmp_path / "a" / "new", tmp_path / "old"
+    old.mkdir()
+    for directory in (new, old):
+        logs = MemoryLogs(directory, warn=print)
+        logs.stats({"n": 1})
+        logs.close()
+
+    assert [path.name for path in old.iterdir()] == ["subprocess-stats.jsonl"]
+    assert {path.name: path.stat().st_size > 0 for path in new.iterdir()} == {
+        "memory-alerts.log": False,
+        "subprocess-stats.jsonl": True,
+        "memory-monitor.log": False,
+    }
+    assert {path.stat().st_mode & 0o077 for path in new.iterdir()} == {0}
+
+
 def test_critical_and_stats_are_written_at_once_the_rest_at_the_tick(tmp_path: Path) -> None:
     """CRITICAL alerts and statistics don't wait for the tick; warnings and the monitor do."""
     warned: list[str] = []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -44,6 +45,17 @@ def test_what_is_read_quickly_is_what_click_reads(words: list[str]) -> None:
     found = quickly_read(words)
 
     assert found is None or found == by_click(words)
+
+
+def test_json_is_short_for_a_report_to_stdout() -> None:
+    """Read quickly and by click; with --report too, click refuses it and names both."""
+    both = ["--json", "--report", "out.json", "true"]
+
+    assert quickly_read(["--json", "true"]) == quickly_read(["--report", "-", "true"])
+    assert by_click(["--json", "true"]) == by_click(["--report", "-", "true"])
+    assert quickly_read(both) is None
+    with pytest.raises(click.UsageError, match="--json and --report"):
+        command.make_context("run", both)
 
 
 def test_plain_command_lines_are_read_quickly() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cgmem.cli.output import table_lines
 from cgmem.cli.scope_table import COLUMNS, SORTS, Filter, Row, rendered
+from cgmem.cli.show import _memory
 from cgmem.contract import MB, Level, Limits, Sample
 from cgmem.inspecting.live_scopes import LiveScope
 from tests.unit.fakes import a_record, taken
@@ -36,6 +37,14 @@ def test_a_pipe_gets_every_column() -> None:
 
     assert headings == [column.heading for column in COLUMNS]
     assert len(cells[0]) == len(headings)
+
+
+def test_a_peak_is_told_with_its_cache() -> None:
+    """Beside figures without page cache the peak says that it is one with it."""
+    live = a_row(used=50).live
+
+    assert _memory(live).endswith("; peak 100M including cache")
+    assert _memory(live._replace(peak_bytes=None)).endswith(" reclaimable")
 
 
 def test_columns_give_way_in_turn() -> None:

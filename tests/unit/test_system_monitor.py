@@ -202,6 +202,26 @@ def test_one_writer_among_processes(tmp_path: Path) -> None:
     lock.release()
 
 
+def test_a_failing_close_closes_no_strangers_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """close(2) gives the number back also where it fails: it is not closed once more."""
+    lock = WriterLock(tmp_path / "lock")
+    assert lock.held()
+    close = os.close
+
+    def failing(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(5, "I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", failing)
+        lock.release()
+    with (tmp_path / "strangers").open("w") as stranger:  # it gets the free number
+        lock.release()
+        os.fstat(stranger.fileno())
+
+
 def test_lock_can_be_given_up_in_one_process(tmp_path: Path) -> None:
     """Two locks of one process exclude each other too, and a released one is free."""
     first, second = WriterLock(tmp_path / "lock"), WriterLock(tmp_path / "lock")
