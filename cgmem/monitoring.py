@@ -10,13 +10,13 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakSet
 
 from cgmem import selector
 from cgmem.config.settings import Settings
 from cgmem.config.thresholds import MemoryThresholds
-from cgmem.contract import MB, Level, SystemMemory, Thresholds
+from cgmem.contract import MB, Level, SystemMemory
 from cgmem.errors import ConfigurationError, InvalidIdError
 from cgmem.inspecting.live_scopes import LiveScope, live_scopes
 from cgmem.judging import preflight
@@ -94,13 +94,14 @@ class SubprocessMemoryMonitor:
         self._entries: dict[str, _Entry] = {}
         self._ended: dict[str, Outcome] = {}
         settings = self._supervisor.settings(self._arguments)
-        self.thresholds = thresholds or thresholds_of(settings)
+        self.thresholds = thresholds_of(settings)
         self.log_dir = self._supervisor.logs(settings).directory
         _all_monitors.add(self)
 
     def after_fork_in_child(self) -> None:
-        """A thread that is not here may have held the lock."""
+        """A thread that is not here may have held the lock; what was watched is the parent's."""
         self._lock = threading.Lock()
+        self._entries = {}
 
     @property
     def active_monitors(self) -> dict[str, dict[str, Any]]:
@@ -133,27 +134,30 @@ class SubprocessMemoryMonitor:
         with self._lock:
             self._ended.pop(subprocess_id, None)
             self._entries[subprocess_id] = _Entry(info, time.time(), time.monotonic(), supervision)
-        if supervision is None:
+        if supervision is None and not self._disabled():
             self._supervisor.warn(
                 f"subprocess {subprocess_id}: no process was named, so none is measured; start it "
                 "through cgmem.spawn, or pass its pid"
             )
 
     def check_memory(self, subprocess_id: str) -> tuple[float, Level]:
-        """Look now: (MB, status). (0.0, "OK") without a process, NOT_MONITORED without an id."""
+        """Look now: (MB, status).
+
+        (0.0, "OK") without a process; NOT_MONITORED without an id, or where monitoring is disabled.
+        """
         supervision = self._supervision(subprocess_id)
         if supervision is not None:
             return supervision.check()
         if subprocess_id in self._entries:
-            return 0.0, "OK"
+            return 0.0, "NOT_MONITORED" if self._disabled() else "OK"
         aborted_at = self._supervisor.aborted_at(subprocess_id)
         return (0.0, "NOT_MONITORED") if aborted_at is None else (aborted_at, "ABORTED")
 
     def should_abort(self, subprocess_id: str) -> bool:
-        """Whether the subprocess passed its hard limit, or was ended for its memory."""
+        """Whether the subprocess passed its hard limit, or was ended for its memory or its time."""
         supervision = self._supervision(subprocess_id)
         if supervision is not None:
-            return supervision.check()[1] == "ABORTED"
+            return supervision.check()[1] == "ABORTED" or supervision.limit_passed
         ended = self._ended.get(subprocess_id)
         if ended is not None:
             return ended.aborted
@@ -173,7 +177,7 @@ class SubprocessMemoryMonitor:
         if supervision is None:
             return self._stop_unmeasured(subprocess_id, entry) if entry else {}
         if not supervision.settle() and isinstance(supervision, Supervision):
-            supervision.let_go()
+            self._supervisor.let_go(supervision)
         outcome = supervision.outcome
         if outcome is None:  # disabled, and still running
             return {}
@@ -192,7 +196,12 @@ class SubprocessMemoryMonitor:
         return system_memory_mb(self._fresh_memory())
 
     def get_all_subprocess_stats(self) -> dict[str, dict[str, Any]]:
-        """Every live subprocess of this user by id, whichever process started it."""
+        """Every live subprocess of this user by id, whichever process started it.
+
+        Each has `memory_mb`, `status` and `agent_type`; where it is measured, `backend` and
+        `enforced`; of this process's own also `warnings`; of what `cgmem ps` lists also `pids` and
+        `supervisor_pid`.
+        """
         found = {live.record.subprocess_id: _seen(live) for live in live_scopes()}
         for supervision in self._supervisor.live():
             memory_mb, level = supervision.check()
@@ -250,6 +259,9 @@ class SubprocessMemoryMonitor:
             self._supervisor.logs(settings).stats(line)
         return _returned(subprocess_id, line["memory_stats"])
 
+    def _disabled(self) -> bool:
+        return self._supervisor.settings(self._arguments).disabled
+
     def _fresh_memory(self) -> SystemMemory:
         return selector.system_memory()
 
@@ -259,7 +271,8 @@ def get_subprocess_memory_monitor(
     log_dir: str | os.PathLike[str] | None = None,
 ) -> SubprocessMemoryMonitor:
     """The process's monitor. One for each (thresholds, log_dir) that is asked for."""
-    key = (None if thresholds is None else _checked(thresholds).to_bytes(), str(log_dir or ""))
+    budget = {} if thresholds is None else _checked(thresholds).as_arguments()
+    key = (tuple(budget.items()), str(log_dir or ""))
     with _lock:
         if key not in _monitors:
             _monitors[key] = SubprocessMemoryMonitor(thresholds, log_dir)
@@ -282,9 +295,12 @@ def get_memory_monitor() -> MemoryMonitor:
     return MemoryMonitor(selector.system_memory)
 
 
+_MonitorKey: TypeAlias = "tuple[tuple[tuple[str, str], ...], str]"
+"""The thresholds that were given, and the log directory."""
+
 _lock = threading.Lock()
 _all_monitors: WeakSet[SubprocessMemoryMonitor] = WeakSet()
-_monitors: dict[tuple[Thresholds | None, str], SubprocessMemoryMonitor] = {}
+_monitors: dict[_MonitorKey, SubprocessMemoryMonitor] = {}
 
 
 def _checked(thresholds: object) -> MemoryThresholds:
@@ -319,6 +335,7 @@ def _seen(live: LiveScope) -> dict[str, Any]:
         "status": live.level,
         "agent_type": live.record.agent_type,
         "backend": live.backend,
+        "enforced": live.held.enforced,
         "pids": list(live.pids),
         "supervisor_pid": live.record.supervisor_pid,
     }

@@ -71,7 +71,7 @@ TABLE = (
     ),
     Setting(
         "backend", "backend", values.choice(BACKENDS), "auto", "CGMEM_BACKEND", "--backend",
-        "mechanism that holds the budget: auto, cgroup2, systemd or psutil",
+        "mechanism that holds the budget: auto (default), cgroup2, systemd or psutil",
     ),
     Setting(
         "allow_move", "allow_move", values.yes_no, None, "CGMEM_ALLOW_MOVE", None,
@@ -80,20 +80,23 @@ TABLE = (
     Setting(
         "enforcement", "enforcement", values.choice(ENFORCEMENTS), "best-effort",
         "CGMEM_ENFORCEMENT", "--enforcement",
-        "best-effort, required (the kernel holds the limit or nothing starts), off (only observe)",
+        "best-effort (default), required (the kernel holds the limit or nothing starts), off (only"
+        " observe)",
     ),
     Setting(
         "oom_group", "oom_group", values.yes_no, True, "CGMEM_OOM_GROUP", "--no-oom-group",
-        "at the hard limit end every process of the group, not only the largest",
+        "at the hard limit end every process of the subprocess (default true), not only the"
+        " largest",
     ),
     Setting(
         "accounting", "accounting", values.choice(ACCOUNTINGS), "non-reclaimable",
         "CGMEM_ACCOUNTING", None,
-        "judge what the kernel can't take back, or memory.current with page cache",
+        "what is judged: non-reclaimable memory (default), or current: memory.current, with page"
+        " cache",
     ),
     Setting(
         "tick", "tick_seconds", values.seconds(0.01, 3600), 2.0, "CGMEM_TICK", None,
-        "seconds between two looks at a subprocess",
+        "seconds between two samples of a subprocess (default 2)",
     ),
     Setting(
         "grace", "grace_seconds", values.seconds(0, _DAY), 5.0, "CGMEM_GRACE", "--grace",
@@ -110,17 +113,18 @@ TABLE = (
     ),
     Setting(
         "preflight", "preflight", values.yes_no, True, "CGMEM_PREFLIGHT", "--no-preflight",
-        "check the available memory before a subprocess starts",
+        "check the available memory before a subprocess starts (default true)",
     ),
     Setting(
         "abort_on_memory_limit", "abort_on_memory_limit", values.yes_no, True,
         "CGMEM_ABORT_ON_MEMORY_LIMIT", None,
-        "end a subprocess at the hard limit; false: only brake and warn",
+        "end a subprocess at the hard limit (default true); false: only brake and warn",
     ),
     Setting(
         "on_stall", "on_stall", values.choice(STALL_POLICIES), "release",
         "CGMEM_ON_STALL", "--on-stall",
-        "what to do with a subprocess that the brake holds: release, abort, freeze or hold",
+        "what to do with a subprocess that the brake holds: release (default), abort, freeze or"
+        " hold",
     ),
     Setting(
         "stall_after", "stall_after_seconds", values.seconds(0.1, _DAY), 10.0,
@@ -129,7 +133,7 @@ TABLE = (
     ),
     Setting(
         "keep", "keep", values.yes_no, False, "CGMEM_KEEP", "--keep",
-        "let processes that the command leaves behind live on",
+        "let processes that the command leaves behind live on (default false)",
     ),
     Setting(
         "family_max", "family_max_bytes", values.size, None, "CGMEM_FAMILY_MAX", None,

@@ -85,7 +85,7 @@ class LiveScope(NamedTuple):
             "started_at": record.started_at,
             "age_seconds": round(self.age_seconds, 1),
             "backend": self.backend,
-            "enforced": self.kernel_limits and limits.max_bytes is not None,
+            "enforced": self.held.enforced,
             "location": self.location,
             "supervisor": {"pid": record.supervisor_pid, "alive": self.supervised},
             "log_dir": record.log_dir,

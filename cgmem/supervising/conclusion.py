@@ -99,7 +99,7 @@ def conclude(record: ScopeRecord, plan: Plan, seen: Seen) -> Outcome:
         counters_cached=counters.cached,
         stalls=seen.stalls,
         leftovers=seen.leftovers,
-        kept=bool(seen.leftovers) and plan.settings.keep,
+        kept=bool(seen.leftovers) and plan.keep,
         metric=seen.metric,
         system_memory=seen.system_memory,
         log_dir=record.log_dir,

@@ -24,6 +24,11 @@ class Plan(NamedTuple):
         """memory.high as it is to be while nothing was released."""
         return self.limits.high_bytes if self.policy.kernel_limits else None
 
+    @property
+    def keep(self) -> bool:
+        """What the command leaves behind lives on: asked for, or nothing is to be ended at all."""
+        return self.settings.keep or self.settings.enforcement == "off"
+
     def with_brake_at(self, high_bytes: int | None) -> Plan:
         """The same, once memory.high was set to this."""
         return self._replace(policy=self.policy._replace(high_bytes=high_bytes))

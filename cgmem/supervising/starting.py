@@ -34,6 +34,9 @@ class Started(NamedTuple):
     plan: Plan
 
 
+_SOFT = "this kernel can't limit swap (no memory.swap.max), and the host has some"
+
+
 class _ChoiceKey(NamedTuple):
     backend: str
     required: bool
@@ -53,6 +56,7 @@ class Starter:
         self._own_process = own_process
         self._lock = threading.Lock()
         self._choices: dict[_ChoiceKey, selector.Choice] = {}
+        self._soft_told = False
 
     def backends(self) -> list[Backend]:
         """Those chosen so far."""
@@ -96,9 +100,11 @@ class Starter:
         for attempt in (1, 2):
             chosen, scope, effective = self._open(chosen, record, settings, limits)
             try:
-                _check_enforced(settings, limits, effective)
+                self._check_enforced(settings, limits, effective)
                 check(effective)
                 popen = scope.start(args, popen_options)
+                kernel = self._kernel_holds(chosen, record, limits, effective)
+                plan = plan_of(settings, effective, chosen.backend.name, kernel_limits=kernel)
             except ScopeVanished:
                 # Somebody removed the empty cgroup: once is an accident, twice is not ours.
                 scope.detach()
@@ -106,21 +112,51 @@ class Starter:
                     raise
                 continue
             except ImportError as error:
-                _discard(scope)
+                discard(scope)
                 raise not_loaded(error) from error
             except BaseException:
-                _discard(scope)
+                discard(scope)
                 raise
             break
+        return Started(scope, popen, plan)
+
+    def _check_enforced(
+        self, settings: Settings, limits: Limits, effective: EffectiveLimits
+    ) -> None:
+        if limits.max_bytes is None:
+            return
+        required = settings.enforcement == "required"
+        if required and not effective.enforced:
+            raise EnforcementError(
+                f"the kernel did not take the hard limit {limits.max_bytes} bytes "
+                f"(it has {effective.max_bytes})",
+                hint="cgmem doctor",
+            )
+        if not (effective.enforced and effective.soft) or limits.swap_max_bytes is None:
+            return
+        if required:
+            raise EnforcementError(
+                f"the hard limit would be soft: {_SOFT}", hint="swapoff -a, or --swap max"
+            )
+        if not self._soft_told:
+            self._soft_told = True
+            self._warn(f"the hard limit is soft: {_SOFT}")
+
+    def _kernel_holds(
+        self,
+        chosen: selector.Choice,
+        record: ScopeRecord,
+        limits: Limits,
+        effective: EffectiveLimits,
+    ) -> bool:
         kernel = chosen.backend.capabilities.kernel_limits
         if kernel and limits.max_bytes is not None and not effective.enforced:
             self._warn(
                 f"subprocess {record.subprocess_id}: the kernel did not take the hard limit"
                 f" {limits.max_bytes} bytes (it has {effective.max_bytes}): polled instead"
             )
-            kernel = False
-        plan = plan_of(settings, effective, chosen.backend.name, kernel_limits=kernel)
-        return Started(scope, popen, plan)
+            return False
+        return kernel
 
     def prepare(self, settings: Settings, limits: Limits) -> None:
         """Have the next scope made ready."""
@@ -144,22 +180,13 @@ class Starter:
             if fixed or settings.group_name or chosen.backend.name == selector.FALLBACK:
                 raise
             fallback = selector.choose(selector.FALLBACK)
+            fallback.backend.warn = self._warn
             reason = f"{fallback.reason} (not {chosen.backend.name}: {error})"
             chosen = fallback._replace(reason=reason)
             self._warn(reason)
         with self._lock:
             self._choices[_choice_key(settings)] = chosen
         return chosen, *chosen.backend.open_scope(record, limits)
-
-
-def _check_enforced(settings: Settings, limits: Limits, effective: EffectiveLimits) -> None:
-    required = settings.enforcement == "required" and limits.max_bytes is not None
-    if required and not effective.enforced:
-        raise EnforcementError(
-            f"the kernel did not take the hard limit {limits.max_bytes} bytes "
-            f"(it has {effective.max_bytes})",
-            hint="cgmem doctor",
-        )
 
 
 def _choice_key(settings: Settings) -> _ChoiceKey:
@@ -170,7 +197,8 @@ def _choice_key(settings: Settings) -> _ChoiceKey:
     return _ChoiceKey(settings.backend, required, settings.allow_move, group)
 
 
-def _discard(scope: Scope) -> None:
+def discard(scope: Scope) -> None:
+    """Give up a scope that came to nothing, with what may run in it. Raises nothing."""
     with suppress(CgmemError, OSError):  # the start's own error is the one to show
         if not scope.close():  # interrupted with a child inside
             scope.signal(SIGKILL)

@@ -113,7 +113,7 @@ class Supervision:
             clock,
         )
         self._due = Deadlines()
-        self._emptying = Emptying(scope, self._telling.warn, keep=plan.settings.keep)
+        self._emptying = Emptying(scope, self._telling.warn, keep=plan.keep)
         self._lock = threading.RLock()
         self._awaits_empty = False
         self._baseline = baseline
@@ -139,7 +139,7 @@ class Supervision:
             if self.outcome is not None:  # let go of before it had begun
                 return
             self._started = self._clock()
-            main = self._main = MainProcess(pid, popen)
+            main = self._main = MainProcess(pid, popen, self.scope.pids)
             if timeout is not None:
                 self._due.timeout = self._started + timeout
             self._look(if_changed=False)
@@ -187,6 +187,16 @@ class Supervision:
     def pid(self) -> int | None:
         """Process id of the main process, once it was started."""
         return None if self._main is None else self._main.pid
+
+    @property
+    def ending(self) -> bool:
+        """We are ending it: for its budget, its time, or on request."""
+        return self._what_we_did is not None
+
+    @property
+    def limit_passed(self) -> bool:
+        """It was seen above its hard limit, whether or not anything was done about it."""
+        return self.watch.history.limit_passed
 
     # --- what the poller calls
 
@@ -416,7 +426,8 @@ class Supervision:
             self._tell(alert, found.actions)
         for action in found.actions:
             self._act(action)
-        if self.level == "ABORTED":
+        # With `oom_group` off the kernel may have killed a descendant alone: then it goes on.
+        if self.level == "ABORTED" and (self.ending or self.plan.limits.oom_group):
             self._tell_abort()
 
     def _found(self, if_changed: bool) -> Found:

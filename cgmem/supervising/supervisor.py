@@ -24,7 +24,7 @@ from cgmem.contract import (
     ScopeRecord,
     SystemMemory,
 )
-from cgmem.errors import CgmemError, EnforcementError
+from cgmem.errors import CgmemError, ConfigurationError, EnforcementError
 from cgmem.logs.memory_logs import MemoryLogs
 from cgmem.shapes import NamedTuple
 from cgmem.supervising.callbacks import Callbacks
@@ -37,7 +37,7 @@ from cgmem.supervising.poller import Poller
 from cgmem.supervising.process import MonitoredProcess
 from cgmem.supervising.registry import Registry
 from cgmem.supervising.snapshot import Snapshots
-from cgmem.supervising.starting import Starter
+from cgmem.supervising.starting import Starter, discard
 from cgmem.supervising.supervision import Supervision
 from cgmem.supervising.upkeep import Upkeep
 
@@ -154,11 +154,14 @@ class Supervisor:
 
         `must_fit`: too little memory refuses the start whatever the enforcement.
         Raises what subprocess.Popen raises, `ConfigurationError`, `InvalidIdError`,
-        `InsufficientMemory`, `EnforcementError`, `BackendUnavailable`, `CgroupError`.
+        `InsufficientMemory`, `EnforcementError`, `BackendUnavailable`, `CgroupError`,
+        `ScopeVanished`, `CgmemError` where a part of cgmem can't be loaded.
         """
         if settings.disabled:
             self._refuse_disabled(settings)
-            return self._spawn_unsupervised(args, popen_options, subprocess_id, agent_type)
+            subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
+            self._registry.release(subprocess_id)
+            return self._spawn_unsupervised(args, popen_options, settings, subprocess_id, hooks)
         if not isinstance(args, (str, bytes, os.PathLike)):
             args = list(args)  # an iterator can be read but once
         check = MemoryCheck(settings, self.system_memory, self._warn, must_fit=must_fit)
@@ -166,23 +169,27 @@ class Supervisor:
         chosen = self._starter.choice(settings)
         self.poller()  # what can fail fails before there is a child
         subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
+        started = None
         try:
             if settings.family_max_bytes is not None:
                 self._family.reserve(
                     subprocess_id, settings.max_bytes, settings.family_max_bytes, settings.origins
                 )
             record = self._record(subprocess_id, agent_type, args, settings)
-            scope, popen, plan = self._starter.start(
+            started = self._starter.start(
                 chosen, record, settings, args, popen_options, check.inside
             )
+            self._spawned += 1
+            if hooks.on_start is not None:
+                hooks.on_start()
+            supervision = self._supervise(started.scope, started.plan, hooks)
         except BaseException:
+            if started is not None:  # Ctrl-C: not one that runs unwatched
+                discard(started.scope)
             self._family.release(subprocess_id)
             self._registry.release(subprocess_id)
             raise
-        self._spawned += 1
-        if hooks.on_start is not None:
-            hooks.on_start()
-        supervision = self._supervise(scope, plan, hooks)
+        popen = started.popen
         try:
             supervision.begin(popen.pid, popen)
         except BaseException:  # no thread, no memory: not one that runs unwatched
@@ -203,11 +210,18 @@ class Supervisor:
     ) -> Supervision:
         """Watch a process that already runs. Charges don't move, so it gets no kernel budget.
 
-        Raises `ProcessLookupError`, `ConfigurationError`, `InvalidIdError`.
+        Raises `ProcessLookupError`, `ConfigurationError` (also for this process and those that it
+        descends from: at the hard limit they would be killed), `InvalidIdError`.
         """
+        if pid in selector.own_line():
+            raise ConfigurationError(
+                f"pid {pid} is this very process, or one that it descends from",
+                hint="pass the pid of the subprocess",
+            )
         subprocess_id = self._registry.take(subprocess_id, agent_type or "pid")
         try:
             observer = selector.load_observer()
+            observer.warn = self._warn
             record = self._record(subprocess_id, agent_type, [f"pid {pid}"], settings)
             scope = observer.observe(record, pid)
             plan = observing_plan_of(settings, observer.name)
@@ -252,7 +266,11 @@ class Supervisor:
             backend.close()
             raise
         self._adopted_from.append(backend)
-        supervision.begin_adopted(age_seconds)
+        try:
+            supervision.begin_adopted(age_seconds)
+        except BaseException:  # no thread: not one that seems watched
+            self.let_go(supervision)
+            raise
         return supervision
 
     def _take_over(
@@ -291,11 +309,17 @@ class Supervisor:
         """The log files of these settings' directory. Raises `ConfigurationError`."""
         return self._journal.logs(settings.log_dir, settings.origins["log_dir"])
 
+    def let_go(self, supervision: Supervision) -> None:
+        """Stop supervising a live subprocess: `Supervision.let_go`. Its id is free again."""
+        supervision.let_go()
+        if self._registry.leave(supervision):
+            self._hooks.pop(supervision.subprocess_id, None)
+
     def close(self, callbacks_timeout: float = 1.0) -> None:
         """End supervision: settle what has ended, let go of what lives, write what waits."""
         for supervision in self.live():
             if not supervision.settle():
-                supervision.let_go()
+                self.let_go(supervision)
             self._registry.leave(supervision)
         if self._poller is not None:
             self._poller.stop()
@@ -370,15 +394,26 @@ class Supervisor:
         self,
         args: Any,
         popen_options: Mapping[str, Any],
-        subprocess_id: str | None,
-        agent_type: str | None,
+        settings: Settings,
+        subprocess_id: str,
+        hooks: Hooks,
     ) -> MonitoredProcess:
         from cgmem.supervising.unsupervised import Unsupervised  # nearly nobody switches it off
 
-        subprocess_id = self._registry.take(subprocess_id, agent_type or _program(args))
-        self._registry.release(subprocess_id)
+        def aborted(cause: Cause) -> None:
+            if hooks.on_abort is not None:
+                self._callbacks.call(hooks.on_abort, subprocess_id, cause)
+
+        def ended(outcome: Outcome) -> None:
+            if hooks.on_end is not None:
+                self._callbacks.call(hooks.on_end, outcome)
+
         popen = Popen(args, **popen_options)
-        return MonitoredProcess(popen, Unsupervised(subprocess_id, _words(args), popen))
+        if hooks.on_start is not None:
+            hooks.on_start()
+        grace = settings.grace_seconds
+        one = Unsupervised(subprocess_id, _words(args), popen, grace, aborted, ended)
+        return MonitoredProcess(popen, one)
 
     def _refuse_disabled(self, settings: Settings) -> None:
         """Monitoring is off: say so where something was asked for that it can't give."""
@@ -440,7 +475,7 @@ class Supervisor:
     # --- the rest
 
     def _effective_total(self) -> int:
-        return self.system_memory().total_bytes
+        return self.system_memory().effective_total_bytes
 
     def _own_settings(self) -> Settings:
         return self._resolve(self._arguments, total_bytes=self._effective_total)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+MOST_TOLD = 100
+"""Of more alerts the outcome has the first and the last half: its line must not grow for ever."""
+
+
 class Listeners(NamedTuple):
     """Who hears it."""
 
@@ -33,7 +37,7 @@ class Telling:
 
     def __init__(self, name: str, listeners: Listeners, clock: Callable[[], float]) -> None:
         self.warnings: list[str] = []
-        """The messages of its alerts so far."""
+        """The messages of its alerts so far; of many the first and the last."""
         self.stalls: list[dict[str, Any]] = []
         self._name = name
         self._listeners = listeners
@@ -54,12 +58,12 @@ class Telling:
 
     def alert(self, alert: Alert, inspect: Callable[[], Inspection | None] | None) -> None:
         """Tell an alert; where `inspect` is given, with the snapshot that it begins."""
-        self.warnings.append(alert.message)
+        _append(self.warnings, alert.message)
         self._outbox.add(partial(self._send, alert), inspect)
 
     def stall(self, at: float, seconds: float, action: str) -> None:
         """Note a stall for the outcome: seconds since the start, how long it took, what we did."""
-        self.stalls.append({"at": round(at, 3), "seconds": seconds, "action": action})
+        _append(self.stalls, {"at": round(at, 3), "seconds": seconds, "action": action})
 
     def aborted(self, cause: Cause) -> None:
         """Tell, once, that it is being ended for its budget or its time."""
@@ -105,3 +109,9 @@ class Telling:
 
     def _warn(self, text: str) -> None:
         self.safely(partial(self._listeners.warn, f"{self._name}: {text}"))
+
+
+def _append(told: list[Any], one: object) -> None:
+    told.append(one)
+    if len(told) > MOST_TOLD:
+        del told[MOST_TOLD // 2]

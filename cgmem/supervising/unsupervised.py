@@ -9,13 +9,22 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from subprocess import Popen
 
-from cgmem.contract import Counters, EffectiveLimits, Level, Limits, MemoryEvents, SystemMemory
+from cgmem.contract import (
+    Cause,
+    Counters,
+    EffectiveLimits,
+    Level,
+    Limits,
+    MemoryEvents,
+    SystemMemory,
+)
 from cgmem.judging.ended import Ended, WhatWeDid
 from cgmem.judging.figures import Figures
-from cgmem.judging.verdict import verdict
+from cgmem.judging.verdict import CAUSE_OF, verdict
 from cgmem.supervising.outcome import Outcome
 
 TYPE_CHECKING = False
@@ -24,16 +33,35 @@ if TYPE_CHECKING:
 
 
 class Unsupervised:
-    """The part of a `Supervision` that a process's owner uses."""
+    """The part of a `Supervision` that a process's owner uses.
+
+    `on_abort` and `on_end` are told once each; the end, which nobody watches for, when it is asked
+    about.
+    """
 
     level: Level = "NOT_MONITORED"
+    limit_passed = False
 
-    def __init__(self, subprocess_id: str, command: tuple[str, ...], popen: Popen[Any]) -> None:
+    def __init__(
+        self,
+        subprocess_id: str,
+        command: tuple[str, ...],
+        popen: Popen[Any],
+        grace_seconds: float,
+        on_abort: Callable[[Cause], None],
+        on_end: Callable[[Outcome], None],
+    ) -> None:
         self.subprocess_id = subprocess_id
         self.popen = popen
         self.outcome: Outcome | None = None
         self.ended = threading.Event()
         self._command = command
+        self._grace_seconds = grace_seconds
+        self._on_abort = on_abort
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._late: threading.Timer | None = None
+        self._sigkill_needed = False
         self._started = time.monotonic()
         self._started_at = time.time()
         self._what_we_did: WhatWeDid | None = None
@@ -42,14 +70,33 @@ class Unsupervised:
         """Nothing is measured."""
         return 0.0, self.level
 
+    @property
+    def ending(self) -> bool:
+        """We are ending it."""
+        return self._what_we_did is not None
+
     def abort(self, why: WhatWeDid, grace_seconds: float | None = None) -> None:
-        """Send SIGTERM to the main process: without a scope there is no group to end."""
-        self._what_we_did = self._what_we_did or why
+        """SIGTERM, `grace_seconds`, SIGKILL; to the main process alone: there is no scope."""
+        with self._lock:
+            if self._what_we_did is not None or self.popen.poll() is not None:
+                return
+            self._what_we_did = why
+            grace = self._grace_seconds if grace_seconds is None else grace_seconds
+            self._late = threading.Timer(grace, self.kill, (why,))
+            self._late.daemon = True
+            self._late.start()
+        self._on_abort(CAUSE_OF[why])
         self.popen.terminate()
 
     def kill(self, why: WhatWeDid) -> None:
         """Send SIGKILL to the main process."""
-        self._what_we_did = self._what_we_did or why
+        with self._lock:
+            if self.popen.poll() is not None:
+                return
+            first, self._what_we_did = self._what_we_did is None, self._what_we_did or why
+            self._sigkill_needed = True
+        if first:
+            self._on_abort(CAUSE_OF[why])
         self.popen.send_signal(signal.SIGKILL)
 
     def pause(self, seconds: float) -> None:
@@ -68,10 +115,17 @@ class Unsupervised:
 
     def settle(self) -> bool:
         """If it has ended, say how. True once the outcome is there."""
-        if self.outcome is None and self.popen.poll() is not None:
-            self.outcome = self._make_outcome()
-            self.ended.set()
-        return self.outcome is not None
+        with self._lock:
+            if self.outcome is not None:
+                return True
+            if self.popen.poll() is None:
+                return False
+            self.outcome = outcome = self._make_outcome()
+        if self._late is not None:
+            self._late.cancel()
+        self._on_end(outcome)
+        self.ended.set()
+        return True
 
     def _make_outcome(self) -> Outcome:
         found = verdict(
@@ -81,6 +135,7 @@ class Unsupervised:
                 figures=Figures(),
                 limits=Limits(swap_max_bytes=None, oom_group=False),
                 what_we_did=self._what_we_did,
+                sigkill_needed=self._sigkill_needed,
                 kernel_limits=False,
             )
         )
@@ -110,6 +165,6 @@ class Unsupervised:
             metric="none",
             system_memory=SystemMemory(0, 0),
             log_dir=None,
-            sigkill_needed=False,
+            sigkill_needed=self._sigkill_needed,
             started_at=self._started_at,
         )

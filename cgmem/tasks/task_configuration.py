@@ -140,7 +140,7 @@ class TaskToolConfiguration:
             argument_source=lambda key: sources.get(key) or _CALLED.get(key, key),
             cwd=directory,
             agent_type=agent_type,
-            total_bytes=lambda: selector.system_memory().total_bytes,
+            total_bytes=lambda: selector.system_memory().effective_total_bytes,
         )
 
     def command(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from cgmem import aio
 from cgmem.errors import UnknownIdError
 from cgmem.supervising.supervisor import Supervisor
 from cgmem.task_tool import TaskToolConfiguration
+from tests.helpers.ending import end
+from tests.helpers.waiting import Gate
 
 PATIENCE = 30.0
 FOR_EVER = ["sleep", "3600"]
@@ -27,9 +28,7 @@ def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supe
     monkeypatch.setenv("CGMEM_BACKEND", "psutil")
     made = Supervisor()
     yield made
-    for supervision in made.live():
-        supervision.kill("abort")
-    made.close()
+    end(made)
 
 
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -80,11 +79,11 @@ def test_a_cancelled_start_leaves_nothing(
 ) -> None:
     """A task that is cancelled while its subprocess starts ends that subprocess."""
     started = []
-    real = supervisor.spawn
+    real, gate = supervisor.spawn, Gate()
 
     def slow(*args: Any, **options: Any) -> Any:
         started.append(real(*args, **options))
-        time.sleep(0.3)
+        gate.pass_through()
         return started[0]
 
     monkeypatch.setattr(supervisor, "spawn", slow)
@@ -94,11 +93,12 @@ def test_a_cancelled_start_leaves_nothing(
             tmp_path, TaskToolConfiguration(command=FOR_EVER), supervisor=supervisor
         )
         task = asyncio.create_task(helper.create_agent_subprocess("qa", "wait"))
-        while not started:
+        while not gate.reached.is_set():
             await asyncio.sleep(0.005)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        gate.open()
 
     play(scene)
 

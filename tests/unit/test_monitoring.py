@@ -29,6 +29,7 @@ from cgmem.monitoring import (
     get_subprocess_memory_monitor,
 )
 from cgmem.supervising.supervisor import Supervisor
+from tests.helpers.ending import end
 from tests.helpers.waiting import until
 from tests.unit.fakes import FakeBackend, FakeClock, FakeScope, a_record
 
@@ -58,9 +59,7 @@ def supervisor(
         warn=told.append,
     )
     yield made
-    for supervision in made.live():
-        supervision.kill("abort")
-    made.close()
+    end(made)
 
 
 @pytest.fixture
@@ -227,7 +226,7 @@ def test_thresholds_of_the_monitor(
     monitor = SubprocessMemoryMonitor(thresholds, supervisor=supervisor)
     monitor.start_monitoring("one", sleeper.pid)
 
-    assert monitor.thresholds is thresholds
+    assert monitor.thresholds == thresholds
     assert monitor.check_memory("one")[1] == "WARNING"
     default = SubprocessMemoryMonitor(supervisor=supervisor).thresholds
     assert (default.warning_mb, default.critical_mb, default.max_mb) == (1024, 2048, 4096)
@@ -285,6 +284,7 @@ def test_all_stats(
     monitor.start_monitoring("other-name", process)
     monitor.start_monitoring("observed", {"pid": sleeper.pid, "agent_type": "qa"})
     monitor.start_monitoring("named")
+    assert until(lambda: monitor.check_memory("spawned")[0] > 0)  # see `sleeper`
     found = monitor.get_all_subprocess_stats()
 
     assert set(found) >= {"spawned", "other-name", "observed", "named"}
@@ -420,7 +420,8 @@ def test_disabled(tmp_path: Path, told: list[str], sleeper: subprocess.Popen[byt
     process = cgmem.spawn(FOR_EVER, supervisor=off)
     monitor.start_monitoring("spawned", process)
 
-    assert monitor.check_memory("observed") == (0.0, "OK")
+    assert told == []
+    assert monitor.check_memory("observed") == (0.0, "NOT_MONITORED")
     assert monitor.check_memory("spawned") == (0.0, "NOT_MONITORED")
     assert monitor.should_abort("spawned") is False
     monitor.stop_monitoring("observed")
@@ -429,6 +430,31 @@ def test_disabled(tmp_path: Path, told: list[str], sleeper: subprocess.Popen[byt
     process.wait()
     off.close()
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("nobody_kills", [{"enforcement": "off"}, {"abort_on_memory_limit": False}])
+def test_past_a_limit_that_nobody_holds(
+    supervisor: Supervisor, nobody_kills: dict[str, Any]
+) -> None:
+    """`should_abort` is how the caller finds out, where nothing ends it at its hard limit."""
+    how = {"max": "64M", "supervisor": supervisor, **nobody_kills}
+    with cgmem.spawn([sys.executable, "-c", LEAK], **how) as process:
+        monitor = SubprocessMemoryMonitor(supervisor=supervisor)
+        monitor.start_monitoring(process.subprocess_id, process)
+
+        assert until(lambda: monitor.should_abort(process.subprocess_id))
+        assert process.poll() is None
+        process.kill()
+
+
+def test_the_thresholds_in_force_are_shown(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was left out comes from the environment, and that is what `thresholds` says."""
+    monkeypatch.setenv("CLAUDE_PM_MEMORY_MAX_MB", "512")
+    shown = SubprocessMemoryMonitor(MemoryThresholds(warning_mb=100), supervisor=supervisor)
+
+    assert shown.thresholds == MemoryThresholds(100, 256, 512)
 
 
 def test_many_threads(monitor: SubprocessMemoryMonitor) -> None:

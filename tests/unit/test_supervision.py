@@ -26,6 +26,7 @@ from cgmem.errors import CgroupError, ScopeVanished
 from cgmem.supervising.process import MonitoredProcess
 from cgmem.supervising.snapshot import Inspection, Snapshots
 from cgmem.supervising.supervision import Supervision
+from cgmem.supervising.telling import MOST_TOLD
 from cgmem.supervising.wakeups import READ
 from tests.unit.fakes import NOBODY, DrivenPoller, FakeClock, FakeScope, FakeSinks, a_plan
 
@@ -349,6 +350,16 @@ def test_keep(play: Callable[..., Play]) -> None:
     assert one.sinks.outcomes[0].leftovers == (41,)
     assert one.signals == []
     assert one.scope.asked("set_limits")[-1].high_bytes is None
+
+
+def test_who_only_observes_kills_nothing(play: Callable[..., Play]) -> None:
+    """With `enforcement: off` what the command leaves behind is left alone."""
+    one = play(enforcement="off").begin()
+    one.scope.end(0, leftovers=[41])
+    one.advance(2)
+
+    assert one.sinks.outcomes[0].kept
+    assert one.signals == []
 
 
 def test_keep_without_leftovers(play: Callable[..., Play]) -> None:
@@ -834,7 +845,9 @@ def test_signals_are_refused(play: Callable[..., Play]) -> None:
     assert one.cause == "timeout"
 
 
-@pytest.mark.parametrize("sink", ["alert", "ended", "warn", "system_memory"])
+@pytest.mark.parametrize(
+    "sink", ["alert", "aborted", "concluded", "ended", "warn", "system_memory"]
+)
 def test_a_raising_sink_hurts_nothing(play: Callable[..., Play], sink: str) -> None:
     """Whichever sink raises, the limit is enforced and the outcome is there."""
     one = play(kernel_limits=False)
@@ -844,6 +857,7 @@ def test_a_raising_sink_hurts_nothing(play: Callable[..., Play], sink: str) -> N
     one.scope.current_bytes = 500 * MB
     one.advance(4)
 
+    assert sink in one.sinks.order
     assert one.signals[0] == KILL
     assert one.cause == "hard_limit"
     assert one.poller.told == []
@@ -1061,6 +1075,22 @@ def test_observe_without_descriptors(play: Callable[..., Play]) -> None:
     one.supervision.begin(NOBODY, None)
     one.scope.living = []
     one.advance(2)
+
+    assert one.cause == "unknown"
+
+
+def test_observe_where_there_are_no_pidfds(
+    play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who lives is the scope's to say: a process id may belong to another process by now."""
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    one = play()
+    one.scope.living = [os.getpid()]
+    one.supervision.begin(os.getpid(), None)
+    one.advance(4)
+    assert one.supervision.outcome is None
+    one.scope.living = []
+    one.advance(4)
 
     assert one.cause == "unknown"
 
@@ -1410,6 +1440,37 @@ def test_the_kernels_kill_is_an_abort(play: Callable[..., Play]) -> None:
 
     assert one.cause == "hard_limit"
     assert one.sinks.aborts == ["hard_limit"]
+
+
+def test_a_descendant_killed_alone_is_no_end(play: Callable[..., Play]) -> None:
+    """With `oom_group` off the kernel may kill one of many: who goes on is not being ended."""
+    one = play()
+    limits = one.supervision.plan.limits._replace(oom_group=False)
+    one.supervision.plan = one.supervision.plan._replace(limits=limits)
+    one.begin()
+    one.scope.next_counters = Counters(MemoryEvents(0, 9, 1, 1, 0), MemoryEvents(0, 9, 1, 1, 0))
+    one.scope.current_bytes += MB
+    one.advance(4)
+
+    assert one.supervision.level == "ABORTED"
+    assert not one.supervision.ending
+    assert one.sinks.aborts == []
+
+
+def test_an_alarm_that_never_ends_keeps_the_outcome_small(play: Callable[..., Play]) -> None:
+    """Of very many alerts the outcome has the first and the last."""
+    one = play(tick=40).begin()
+    for _ in range(3 * MOST_TOLD):
+        for size in (150, 1):
+            one.scope.current_bytes = size * MB
+            one.advance(40)
+    one.scope.end(0)
+    one.advance(40)
+
+    assert len(one.sinks.alerts) > 2 * MOST_TOLD
+    told = one.sinks.outcomes[0].warnings
+    assert len(told) == MOST_TOLD
+    assert (told[0], told[-1]) == (one.sinks.alerts[0].message, one.sinks.alerts[-1].message)
 
 
 def test_an_end_of_its_own_is_no_abort(play: Callable[..., Play]) -> None:

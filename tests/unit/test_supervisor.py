@@ -47,11 +47,13 @@ from cgmem.supervising.poller import Poller
 from cgmem.supervising.process import MonitoredProcess
 from cgmem.supervising.supervision import Supervision
 from cgmem.supervising.supervisor import Hooks, Supervisor
+from tests.helpers.ending import end
 from tests.helpers.proc import children, open_descriptors
 from tests.helpers.waiting import PATIENCE, until
 from tests.unit.fakes import FakeBackend, FakeClock, FakeScope, a_record, taken
 
 FOR_EVER = ["sleep", "3600"]
+HOG = [sys.executable, str(Path(__file__).parents[1] / "helpers" / "hog.py")]
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +74,7 @@ def supervisor(tmp_path: Path, told: list[str]) -> Iterator[Supervisor]:
     arguments = {"backend": "psutil", "log_dir": str(tmp_path / "logs"), "preflight": False}
     made = Supervisor(arguments, warn=told.append)
     yield made
-    for supervision in made.live():
-        supervision.kill("abort")
-    made.close()
+    end(made)
 
 
 @pytest.fixture
@@ -238,6 +238,22 @@ def test_an_interrupted_start_leaves_no_child(supervisor: Supervisor, backend: F
     assert supervisor.live() == []
 
 
+def test_interrupted_right_after_the_start(supervisor: Supervisor, backend: FakeBackend) -> None:
+    """Ctrl-C between exec and the first look leaves no child that nobody watches."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start(supervisor, subprocess_id="one", hooks=Hooks(on_start=interrupt))
+
+    assert backend.opened[0].asked("signal") == [signal.SIGKILL]
+    assert supervisor.live() == []
+    again = start(supervisor, subprocess_id="one")
+    backend.opened[1].end(0)
+    assert again.supervision.settle()
+
+
 def test_a_vanished_scope_is_retried_once(supervisor: Supervisor, backend: FakeBackend) -> None:
     """A cgroup that somebody removed before the start is made once more."""
     clock = FakeClock()
@@ -327,6 +343,47 @@ def test_required_and_not_taken(supervisor: Supervisor, backend: FakeBackend) ->
     assert scope.detached == 1
 
 
+def soft(limits: Limits) -> EffectiveLimits:
+    """What a kernel holds that can't limit swap."""
+    return taken(limits)._replace(soft=True)
+
+
+def test_required_and_swap_is_open(supervisor: Supervisor, backend: FakeBackend) -> None:
+    """Where enforcement is required, a limit that swap would get around starts nothing."""
+    backend.effective = soft
+    with pytest.raises(EnforcementError, match="soft") as refused:
+        start(supervisor, enforcement="required", backend="auto")
+
+    assert refused.value.hint == "swapoff -a, or --swap max"
+    assert backend.opened[0].asked("start") == []
+
+
+def test_best_effort_and_swap_is_open(
+    supervisor: Supervisor, backend: FakeBackend, told: list[str]
+) -> None:
+    """With best effort it is told once; who allows swap hears nothing."""
+    backend.effective = soft
+    for swap in ("max", "0", "0"):
+        supervision = start(supervisor, swap=swap).supervision
+        assert len(told) == (swap == "0")
+        backend.opened[-1].end(0)
+        assert supervision.settle()
+
+    assert "soft" in told[0]
+
+
+def test_a_share_is_one_of_what_a_cgroup_allows(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container `80%` is a share of the smallest limit on the way up, not of the machine."""
+    left = Headroom(MB, LimitAbove("/slice", 4000 * MB), 1000 * MB)
+    memory = SystemMemory(8000 * MB, 8000 * MB, left)
+    monkeypatch.setattr(selector, "system_memory", lambda: memory)
+
+    assert supervisor.settings({"max": "80%"}).max_bytes == 800 * MB
+    assert memory._replace(headroom=None).effective_total_bytes == 8000 * MB
+
+
 def test_best_effort_and_not_taken(
     supervisor: Supervisor, backend: FakeBackend, told: list[str]
 ) -> None:
@@ -340,6 +397,22 @@ def test_best_effort_and_not_taken(
     assert not supervision.plan.policy.kernel_limits
     backend.opened[0].end(0)
     assert supervision.settle()
+
+
+def test_disabled_and_yet_asked_for(
+    supervisor: Supervisor, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With monitoring disabled, `required` starts nothing, and what nobody watches is told."""
+    monkeypatch.setenv("CLAUDE_PM_DISABLE_MEMORY_MONITOR", "1")
+    with pytest.raises(EnforcementError, match=r"disabled \(CLAUDE_PM_DISABLE_MEMORY_MONITOR\)"):
+        start(supervisor, enforcement="required")
+    assert told == []
+
+    start(supervisor, timeout=60, group_name="a", group_max="1G").outcome(PATIENCE)
+    assert told == [
+        "memory monitoring is disabled: the timeout is not watched either",
+        "memory monitoring is disabled: nothing holds the group's budget",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -585,7 +658,8 @@ def test_close_lets_go_of_the_living(supervisor: Supervisor) -> None:
     supervisor.close()
 
     assert ended.outcome(PATIENCE).cause == "exited"
-    assert living.outcome(PATIENCE).cause == "unknown" if living.poll() else living.poll() is None
+    assert living.outcome(PATIENCE).cause == "unknown"
+    assert living.poll() is None
     assert supervisor.live() == []
     living.kill()
     assert living.wait() == -signal.SIGKILL
@@ -692,11 +766,32 @@ def test_observe(supervisor: Supervisor) -> None:
     assert child in supervision.outcome.leftovers
 
 
+def test_observe_past_the_limit(supervisor: Supervisor) -> None:
+    """Who is only observed is killed at its hard limit all the same, and its outcome says so."""
+    budget = {"warning": "16M", "critical": "24M", "max": "32M"}
+    with subprocess.Popen([*HOG, "--mb=64", "--hold=600"], stdout=subprocess.DEVNULL) as hog:
+        supervision = supervisor.observe(hog.pid, settings=supervisor.settings(budget))
+        ended = supervision.ended.wait(PATIENCE)
+        hog.kill()
+
+    assert ended
+    assert supervision.outcome is not None
+    assert supervision.outcome.cause == "hard_limit"
+    assert supervision.outcome.aborted
+
+
 def test_observe_nobody(supervisor: Supervisor) -> None:
     """A process that isn't there is the caller's error, and the id stays free."""
     with pytest.raises(ProcessLookupError):
         supervisor.observe(2**22 + 7, settings=supervisor.settings(), subprocess_id="one")
     assert start(supervisor, subprocess_id="one").outcome(PATIENCE).exit_code == 0
+
+
+@pytest.mark.parametrize("pid", [os.getpid(), os.getppid()])
+def test_observe_oneself(supervisor: Supervisor, pid: int) -> None:
+    """Neither this process nor one above it can be watched: at the limit both would be killed."""
+    with pytest.raises(ConfigurationError, match="this very process"):
+        supervisor.observe(pid, settings=supervisor.settings())
 
 
 def test_observe_without_a_thread(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -706,10 +801,11 @@ def test_observe_without_a_thread(supervisor: Supervisor, monkeypatch: pytest.Mo
         raise RuntimeError("can't start new thread")
 
     settings = supervisor.settings()
-    with monkeypatch.context() as patched:
+    with subprocess.Popen(FOR_EVER) as living, monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="new thread"):
-            supervisor.observe(os.getpid(), settings=settings, subprocess_id="one")
+            supervisor.observe(living.pid, settings=settings, subprocess_id="one")
+        living.kill()
 
     assert supervisor.live() == []
     assert start(supervisor, subprocess_id="one").outcome(PATIENCE).exit_code == 0
@@ -831,11 +927,17 @@ def test_what_lies_nearby_is_swept(tmp_path: Path, told: list[str], backend: Fak
     stale.record = stale.record._replace(log_dir=str(logs))
     refused.errors["sweep"] = CgroupError(OSError(1, "no permission"), "removing", "/fake")
     backend.left = [stale, refused]
-    arguments = {"log_dir": str(tmp_path / "logs"), "preflight": False, "tick": 0.05}
+    arguments = {"log_dir": str(tmp_path / "logs"), "preflight": False, "tick": 3600}
     made = Supervisor(arguments, warn=told.append)
     process = start(made, FOR_EVER)
-    assert until(lambda: backend.looked_nearby == [True] and made._upkeep.swept)
-    time.sleep(0.2)
+
+    def swept_after_a_tick() -> bool:
+        made.poller().tick(time.monotonic())
+        return made._upkeep.swept
+
+    assert until(swept_after_a_tick)
+    for _ in range(2):  # and look no more
+        swept_after_a_tick()
     process.supervision.kill("abort")
     made.close()
     (line,) = (logs / "subprocess-stats.jsonl").read_text().splitlines()
@@ -908,6 +1010,48 @@ def test_a_budget_set_from_outside_is_looked_for(
 
     assert until(lambda: process.level == "WARNING")
     assert backend.bell is False
+
+
+def test_the_fallback_takes_over(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With best effort a backend that fails after all gives way for good; why is told once."""
+    clock = FakeClock()
+    failing, fallback = FakeBackend(clock), FakeBackend(clock)
+    failing.open_error = BackendUnavailable("the manager is gone")
+    fallback.name = selector.FALLBACK
+    asked: list[str] = []
+
+    def choose(wanted: str = "auto", **_: Any) -> selector.Choice:
+        asked.append(wanted)
+        return selector.Choice(fallback if wanted == selector.FALLBACK else failing, "polls")
+
+    monkeypatch.setattr(selector, "choose", choose)
+    made = Supervisor({"log_dir": str(tmp_path / "logs"), "preflight": False}, warn=told.append)
+    plans = []
+    for _ in range(2):
+        supervision = start(made).supervision
+        assert isinstance(supervision, Supervision)
+        plans.append(supervision.plan.backend)
+        fallback.opened[-1].end(0)
+    made.close()
+
+    assert plans == [selector.FALLBACK] * 2
+    assert asked == ["auto", selector.FALLBACK]
+    assert told == ["polls (not fake: the manager is gone)"]
+
+
+@pytest.mark.parametrize("fixed", [{"backend": "cgroup2"}, {"enforcement": "required"}])
+def test_no_fallback_for_who_wants_that_one(
+    supervisor: Supervisor, backend: FakeBackend, told: list[str], fixed: dict[str, str]
+) -> None:
+    """A backend asked for by name, or for the kernel's limits, gives way to no other."""
+    backend.open_error = BackendUnavailable("the manager is gone")
+    with pytest.raises(BackendUnavailable, match="the manager is gone"):
+        start(supervisor, **{"backend": "auto", **fixed})
+
+    assert told == []
+    assert supervisor.live() == []
 
 
 def test_each_group_has_a_backend_of_its_own(

@@ -32,6 +32,7 @@ from cgmem.supervising.supervisor import Supervisor
 from cgmem.task_tool import TaskToolConfiguration, TaskToolHelper
 from cgmem.tasks import agent_book
 from cgmem_backends.psutil_backend import PsutilBackend
+from tests.helpers.ending import end
 from tests.helpers.waiting import PATIENCE, until
 
 FOR_EVER = ["sleep", "3600"]
@@ -46,9 +47,7 @@ def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supe
     monkeypatch.setenv("CGMEM_TICK", "0.1")
     made = Supervisor()
     yield made
-    for supervision in made.live():
-        supervision.kill("abort")
-    made.close()
+    end(made)
 
 
 Make = Callable[..., TaskToolHelper]

@@ -13,6 +13,7 @@ import pytest
 import cgmem
 from cgmem.supervising.supervisor import Supervisor
 from cgmem.supervising.unsupervised import Unsupervised
+from tests.helpers.waiting import until
 
 PATIENCE = 20.0
 
@@ -74,7 +75,8 @@ def test_ids_are_checked(supervisor: Supervisor) -> None:
 def test_settled_once() -> None:
     """The outcome stays the same, however often it is asked for."""
     with subprocess.Popen(["true"]) as popen:
-        unsupervised = Unsupervised("x", ("true",), popen)
+        told: list[object] = []
+        unsupervised = Unsupervised("x", ("true",), popen, 5.0, told.append, told.append)
         popen.wait(PATIENCE)
 
         assert unsupervised.settle()
@@ -83,4 +85,39 @@ def test_settled_once() -> None:
         assert unsupervised.outcome is first
         unsupervised.pause(1.0)
         unsupervised.kill("abort")
+        unsupervised.abort("abort")
         assert unsupervised.ended.is_set()
+        assert told == [first]
+
+
+def test_callbacks_are_called(supervisor: Supervisor) -> None:
+    """`on_abort` and `on_end` come once each, here too."""
+    told: list[object] = []
+    with cgmem.spawn(
+        ["sleep", "60"],
+        supervisor=supervisor,
+        subprocess_id="one",
+        on_abort=lambda *words: told.append(words),
+        on_end=lambda outcome: told.append(outcome.cause),
+    ) as process:
+        process.abort()
+        process.abort()
+        process.outcome(PATIENCE)
+
+    assert until(lambda: told == [("one", "aborted"), "aborted"])
+
+
+def test_who_ignores_sigterm_is_killed(supervisor: Supervisor) -> None:
+    """After the grace SIGKILL follows, so that nobody waits for ever."""
+    script = "trap '' TERM; echo; while :; do sleep 0.1; done"
+    process = cgmem.spawn(
+        ["sh", "-c", script], supervisor=supervisor, stdout=subprocess.PIPE, grace=0.1
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.readline()
+        process.abort()
+        outcome = process.outcome(PATIENCE)
+
+    assert (outcome.cause, outcome.signal) == ("aborted", signal.SIGKILL)
+    assert outcome.sigkill_needed
