@@ -55,6 +55,7 @@ def descriptors_exhausted(
 ) -> None:
     """There are hardly any descriptors."""
     limit = str(draw.randrange(20, 45))
+    ledger.starved(f"{seed}d")
     ledger.left(stage.supervise(ledger, f"{seed}d", count, stage.logs, limit).finish())
 
 
@@ -62,8 +63,8 @@ def cgroups_removed(
     stage: Stage, ledger: Ledger, seed: str, count: int, draw: random.Random
 ) -> None:
     """Somebody kills what is in cgroups and removes them."""
-    running = stage.supervise(ledger, f"{seed}v", count, stage.logs)
     ledger.vandalised(f"{seed}v")
+    running = stage.supervise(ledger, f"{seed}v", count, stage.logs)
     stop = threading.Event()
     vandal = threading.Thread(target=_remove_scopes, args=(stage, draw, stop))
     vandal.start()

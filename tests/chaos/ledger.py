@@ -31,6 +31,7 @@ class Ledger:
         self._started: set[str] = set()
         self._ended: dict[str, str] = {}
         self._vandalised: set[str] = set()
+        self._starved: set[str] = set()
         self._warnings: Counter[str] = Counter()
         self._seen_inside = 0
         self._unobserved = 0
@@ -48,17 +49,23 @@ class Ledger:
             self._started.add(said["started"])
         elif "refused" in said:
             self._refused[said["error"].split(":")[0]] += 1
+            if _seed_of(said["refused"]) not in self._vandalised | self._starved:
+                self._break(f"{said['refused']}: not started: {said['error']}")
         elif "ended" in said:
             self._ended[said["ended"]] = said["cause"]
             self._causes[said["cause"]] += 1
-            if said["cause"] == UNEXPLAINED and not self._was_vandalised(said["ended"]):
+            if said["cause"] == UNEXPLAINED and _seed_of(said["ended"]) not in self._vandalised:
                 self._break(f"{said['ended']} ({said['kind']}): no cause: {said['message']}")
         elif "warning" in said:
             self._warnings[said["warning"].split(":")[0].split(" ")[0]] += 1
 
     def vandalised(self, seed: str) -> None:
-        """Somebody removed this supervisor's cgroups."""
+        """Somebody removes this supervisor's cgroups, also those in which nothing runs yet."""
         self._vandalised.add(seed)
+
+    def starved(self, seed: str) -> None:
+        """This supervisor has not the descriptors that it takes to start something."""
+        self._starved.add(seed)
 
     def left(self, status: int) -> None:
         """A supervisor ended by itself."""
@@ -123,11 +130,13 @@ class Ledger:
             self._started.discard(subprocess_id)  # told once
             self._break(f"{subprocess_id}: no stats line")
 
-    def _was_vandalised(self, subprocess_id: str) -> bool:
-        return subprocess_id.removeprefix("chaos_").rpartition("_")[0] in self._vandalised
-
     def _break(self, what: str) -> None:
         self.broken.append(f"{self._round}: {what}")
+
+
+def _seed_of(subprocess_id: str) -> str:
+    """The seed of the supervisor that has given this id."""
+    return subprocess_id.removeprefix("chaos_").rpartition("_")[0]
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -282,6 +282,20 @@ def test_a_sample_if_changed(open_scope: OpenScope) -> None:
         assert scope.sample() is not None
 
 
+def test_unchanged(backend: Backend, open_scope: OpenScope) -> None:
+    """The kernel's own count tells of an idle scope; nowhere is a change, or an end, overlooked."""
+    scope = open_scope()
+    with staying(scope):
+        if backend.capabilities.kernel_limits:
+            assert until(lambda: scope.sample() and scope.unchanged())
+        with hog(scope, "--mb", "24"):
+            assert not scope.unchanged()
+            assert until(lambda: scope.sample(if_changed=True) is not None)
+    assert until(scope.close)
+
+    assert not scope.unchanged()
+
+
 def test_pids_hold_every_descendant(open_scope: OpenScope) -> None:
     """Children, and grandchildren after setsid and double fork, are listed."""
     scope = open_scope()
@@ -389,11 +403,12 @@ def test_close_tells_once_that_nobody_is_left(open_scope: OpenScope) -> None:
     assert told == [[]]
 
 
-def test_the_end_of_the_last_process_wakes(open_scope: OpenScope) -> None:
-    """Where there is a descriptor for it, it is silent while a process lives and ready after."""
+def test_the_end_of_the_last_process_wakes(backend: Backend, open_scope: OpenScope) -> None:
+    """A kernel's scope has a descriptor for it, silent while a process lives and ready after."""
     scope = open_scope()
     with staying(scope) as child:
         found = scope.emptied_descriptor
+        assert (found is not None) == backend.capabilities.kernel_limits
         if found is None:
             return
         waiter = select.poll()
@@ -404,12 +419,15 @@ def test_the_end_of_the_last_process_wakes(open_scope: OpenScope) -> None:
         assert until(scope.close)
 
 
-def test_wake_descriptors_are_silent_while_nothing_happens(open_scope: OpenScope) -> None:
-    """Once looked at, a quiet scope wakes nobody."""
+def test_wake_descriptors_are_silent_while_nothing_happens(
+    backend: Backend, open_scope: OpenScope
+) -> None:
+    """A kernel's scope has some; once looked at, a quiet scope wakes nobody."""
     scope = open_scope()
     with staying(scope):
         scope.sample()
         waiter = select.poll()
+        assert bool(scope.wake_descriptors) == backend.capabilities.kernel_limits
         for descriptor, mask in scope.wake_descriptors:
             waiter.register(descriptor, mask)
         assert waiter.poll(100) == []
@@ -546,7 +564,7 @@ def test_twenty_scopes_leave_nothing(backend: Backend) -> None:
 
     def one(number: int) -> None:
         scope, _ = backend.open_scope(a_record(f"n_{number}"), Limits(max_bytes=64 * MB))
-        assert scope.wake_descriptors is not None
+        assert (scope.emptied_descriptor is not None) == backend.capabilities.kernel_limits
         look(scope, 0)
         with scope.start(["true"], {}) as popen:
             assert popen.wait(PATIENCE) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -17,3 +18,20 @@ def until(what: Callable[[], object], seconds: float = PATIENCE) -> bool:
             return False
         time.sleep(0.005)
     return True
+
+
+class Gate:
+    """Holds a thread up until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self._opened = threading.Event()
+
+    def pass_through(self) -> None:
+        """Say that a thread is here, and wait until the gate is opened."""
+        self.reached.set()
+        assert self._opened.wait(PATIENCE)
+
+    def open(self) -> None:
+        """Let it go on, and whoever comes later."""
+        self._opened.set()

@@ -44,5 +44,6 @@ def test_chaos_breaks_nothing(how: tuple[str, ...], capsys: pytest.CaptureFixtur
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     counts = json.loads(done.stdout)
     assert set(counts["rounds"].values()) == {1}
+    assert counts["started"] > 0
     with capsys.disabled():
         sys.stdout.write(f"\nchaos: {json.dumps(counts)}\n")

@@ -108,13 +108,13 @@ def test_a_leak_is_released_and_the_hard_limit_decides(
     name: str, budget: Budget, recorded: Recorded
 ) -> None:
     """Whatever leaks is told from work, the brake is lifted, and the kernel ends it at max."""
-    _, outcome = recorded(name, budget)
+    series, outcome = recorded(name, budget)
 
     if policy(name) == "hold":
         assert outcome.stalls == ()
         return
     assert outcome.cause == "hard_limit"
-    if name == "leak-several" and not outcome.stalls:
+    if name == "leak-several" and series.options["thp"] == "always" and not outcome.stalls:
         return  # with huge pages four of them may come to a near limit in time by themselves
     assert [stall["action"] for stall in outcome.stalls] == ["release"]
     assert outcome.stalls[0]["at"] >= budget.stall_after

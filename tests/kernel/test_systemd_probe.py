@@ -36,9 +36,11 @@ def test_doctor_tries_it() -> None:
     """doctor runs a limited job on it where it is usable, and gives the reason where it is not."""
     said = json.loads(output([sys.executable, "-m", "cgmem", "doctor", "--json"], status=None))
     (found,) = (each for each in said["backends"] if each["backend"] == "systemd")
+    guards = [each["trial"]["guard"] for each in said["backends"] if each["trial"]]
 
     assert found["usable"] == RUNS
     assert said["kernel_enforcement"]
+    assert {guard.partition(":")[0] for guard in guards if guard} == {"works"}
     if RUNS:
         assert found["trial"]["passed"]
         assert found["trial"]["enforced"]

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from cgmem.supervising.supervisor import Supervisor
+from tests.helpers import patient_hypothesis  # noqa: F401  (changes its defaults)
 from tests.helpers.ending import end
 from tests.unit.fake_cgroupfs import FakeCgroupfs
 from tests.unit.fake_systemd import FakeSystemd, a_session, manager_of
-
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 
 @pytest.fixture

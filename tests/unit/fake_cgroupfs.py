@@ -165,6 +165,8 @@ class FakeCgroupfs:
         for file in path.iterdir():
             file.unlink()
         path.rmdir()
+        for key in [key for key in self.xattrs if key[0] == path]:
+            del self.xattrs[key]
 
     def vanish(self, path: str) -> None:
         """Remove a cgroup as somebody else would."""
@@ -172,6 +174,7 @@ class FakeCgroupfs:
             self.vanish(str(child.relative_to(self.mount)))
         (self.at(path) / "cgroup.procs").write_text("")
         self.rmdir(self.at(path))
+        self._tell_events(self.mount)
 
     # --- extended attributes
 
@@ -216,16 +219,21 @@ class FakeCgroupfs:
         self.written.append((path.name, value))
         directory = path.parent
         if path.name == "cgroup.procs":
+            if self._passed_on(directory) and not self._is_root(directory):
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
             self._move(int(value) or os.getpid(), directory)
         elif path.name == "cgroup.subtree_control":
             self._pass_on(directory, value.decode())
         elif path.name == "cgroup.kill":
             for below in self._below(directory):
                 (below / "cgroup.procs").write_text("")
+            self._tell_events(self.mount)
         elif path.name in LIMITS:
             path.write_text(_rounded(value))
         else:
             path.write_bytes(value + b"\n")
+            if path.name == "cgroup.freeze":
+                self._tell_events(self.mount)
         return len(value)
 
     # --- the kernel's part
@@ -248,11 +256,13 @@ class FakeCgroupfs:
         return (directory / "cgroup.subtree_control").read_text().split()
 
     def _pass_on(self, directory: Path, words: str) -> None:
-        is_root = directory == self.mount and not self.namespaced
-        if (directory / "cgroup.procs").read_text().split() and not is_root:
+        if (directory / "cgroup.procs").read_text().split() and not self._is_root(directory):
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         names = {*self._passed_on(directory), *(word.lstrip("+") for word in words.split())}
         (directory / "cgroup.subtree_control").write_text(" ".join(sorted(names)) + "\n")
+
+    def _is_root(self, directory: Path) -> bool:
+        return directory == self.mount and not self.namespaced
 
     def _move(self, pid: int, to: Path) -> None:
         for directory in self._below(self.mount):
@@ -262,6 +272,20 @@ class FakeCgroupfs:
             file_of_new.write(f"{pid}\n")
         if pid == os.getpid():
             (self.proc / "self/cgroup").write_text(f"0::{self._shown(to)}\n")
+        self._tell_events(self.mount)
+
+    def _tell_events(self, directory: Path, frozen: bool = False) -> bool:
+        """Let the cgroup.events of a subtree say what is so, and return whether it is populated.
+
+        All stop at once when cgroup.freeze is written.
+        """
+        freeze, events = directory / "cgroup.freeze", directory / "cgroup.events"
+        frozen = frozen or (freeze.exists() and freeze.read_text() == "1\n")
+        below = [self._tell_events(x, frozen) for x in directory.iterdir() if x.is_dir()]
+        populated = any(below) or bool((directory / "cgroup.procs").read_text().split())
+        if events.exists():
+            events.write_text(f"populated {populated:d}\nfrozen {frozen:d}\n")
+        return populated
 
     def _shown(self, directory: Path) -> str:
         below = directory.relative_to(self.mount)
@@ -315,6 +339,7 @@ def install(fake: FakeCgroupfs, patch: pytest.MonkeyPatch) -> FakeCgroupfs:
         patch.setattr(module, "get_xattr", fake.get_xattr)
     for module in (cgroup2, cgroup_scope, remains):
         patch.setattr(module, "set_xattr", fake.set_xattr)
+    patch.setattr(cgroup_scope, "pread", fake.pread)
     return fake
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from cgmem import aio, running
+from cgmem.supervising.outcome import Outcome
 from cgmem.supervising.process import MonitoredProcess
 from tests.helpers.proc import open_descriptors
+from tests.helpers.waiting import Gate
 
 PATIENCE = 30.0
 FOR_EVER = ["sleep", "3600"]
@@ -59,23 +61,34 @@ def test_run(how: dict[str, Any]) -> None:
     play(scene)
 
 
-def test_the_loop_is_not_blocked(how: dict[str, Any]) -> None:
-    """Other tasks run on while a subprocess starts, works, and ends."""
+def test_the_loop_is_not_blocked(how: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tasks run on while a subprocess starts, works, and ends: here each waits for them."""
+    starts, ends = Gate(), Gate()
+    spawn, outcome = running.spawn, MonitoredProcess.outcome
+
+    def slow_spawn(*args: Any, **options: Any) -> MonitoredProcess:
+        starts.pass_through()
+        return spawn(*args, **options)
+
+    def slow_outcome(process: MonitoredProcess) -> Outcome:
+        ends.pass_through()
+        return outcome(process)
+
+    monkeypatch.setattr(running, "spawn", slow_spawn)
+    monkeypatch.setattr(MonitoredProcess, "outcome", slow_outcome)
 
     async def scene() -> None:
-        longest = 0.0
-
-        async def tick() -> None:
-            nonlocal longest
-            while True:
-                began = time.monotonic()
-                await asyncio.sleep(0.01)
-                longest = max(longest, time.monotonic() - began)
-
-        ticker = asyncio.create_task(tick())
-        await aio.run(["sleep", "1"], **how)
-        ticker.cancel()
-        assert 0 < longest < 0.5
+        starting = asyncio.create_task(aio.spawn(["cat"], stdin=subprocess.PIPE, **how))
+        assert await until(starts.reached.is_set)
+        starts.open()
+        process = await starting
+        ending = asyncio.create_task(process.outcome())
+        await asyncio.sleep(0)  # it waits for the exit from now on
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await until(ends.reached.is_set)
+        ends.open()
+        assert (await ending).exit_code == 0
 
     play(scene)
 
@@ -145,24 +158,25 @@ def test_cancel_during_the_start(
 ) -> None:
     """A task that is cancelled while the subprocess starts leaves nothing running."""
     started: list[MonitoredProcess] = []
-    spawn = running.spawn
+    spawn, gate = running.spawn, Gate()
 
     def slow(*args: Any, **options: Any) -> MonitoredProcess:
         if when == "before":
-            time.sleep(0.2)
+            gate.pass_through()
         started.append(spawn(*args, **options))
         if when == "after":
-            time.sleep(0.2)
+            gate.pass_through()
         return started[-1]
 
     monkeypatch.setattr(running, "spawn", slow)
 
     async def scene() -> None:
         task = asyncio.create_task(aio.spawn(FOR_EVER, stdout=subprocess.PIPE, **how))
-        await asyncio.sleep(0.1)
+        assert await until(gate.reached.is_set)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        gate.open()
 
     play(scene)
     assert started[0].outcome(PATIENCE).cause == "aborted"

@@ -64,7 +64,7 @@ def started(guard: Guard, base: Path) -> None:
     starter.join(PATIENCE)
 
 
-def pids(base: Path) -> list[int]:
+def pids(base: Path, scopes: str = "cgmem-7-") -> list[int]:
     """Find the guard's process by its command line (Linux)."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -72,7 +72,7 @@ def pids(base: Path) -> list[int]:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"cgmem-guard" in words and os.fsencode(f"{base}/cgmem-7-") in words:
+        if b"cgmem-guard" in words and os.fsencode(f"{base}/{scopes}") in words:
             found.append(int(process.name))
     return found
 
@@ -96,6 +96,7 @@ def test_it_touches_no_one_elses(guard: Guard, tmp_path: Path) -> None:
     guard.abandon()
 
     assert until(lambda: files(ours)[2] == "0")
+    assert until(lambda: not pids(tmp_path))  # nothing more is to come
     assert [files(other) for other in others] == [("4096", "8192", "1")] * 3
 
 
@@ -106,6 +107,7 @@ def test_for_one_scope_alone(guard: Guard, tmp_path: Path) -> None:
     guard.abandon()
 
     assert until(lambda: files(ours) == ("max", "8192", "0"))
+    assert until(lambda: not pids(tmp_path, "cgmem-7-1"))
     assert files(other) == ("4096", "8192", "1")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cgmem.contract import Limits, ScopeRecord
+from cgmem.errors import CgroupError
 from cgmem_backends import kernel_files as kf
 from cgmem_backends.cgroup2 import Cgroup2Backend
 from cgmem_backends.placement import Placement
@@ -129,5 +130,9 @@ def test_a_forked_child_leaves_it(ahead: Ahead, monkeypatch: pytest.MonkeyPatch)
 
 def test_it_never_raises(ahead: Ahead) -> None:
     """What fails ahead of time is told by the start that needs it."""
-    ahead.backend.prepare(LIMITS._replace(max_bytes=-1))
-    ahead.backend.close()
+    refused = LIMITS._replace(max_bytes=-1)
+    ahead.backend.prepare(refused)
+
+    assert ahead.cgroups == []
+    with pytest.raises(CgroupError):
+        ahead.backend.open_scope(RECORD, refused)

@@ -13,7 +13,7 @@ import pytest
 from cgmem.contract import Usability
 from cgmem_backends import systemd_manager
 from cgmem_backends.hierarchy import Hierarchy
-from cgmem_backends.systemd_address import manager_address
+from cgmem_backends.systemd_address import Address, manager_address
 from cgmem_backends.systemd_bus import Bus, BusError
 from cgmem_backends.systemd_manager import (
     find_manager,
@@ -52,11 +52,12 @@ def bus_path(tmp_path: Path) -> Path:
 
 def test_root_and_the_others(tmp_path: Path) -> None:
     """Root is served by the system's bus, another user by the own one, whatever HOME says."""
-    with listening(tmp_path / "dbus/system_bus_socket"), listening(tmp_path / "user/1000/bus"):
-        system, own = manager_address(0, tmp_path), manager_address(os.geteuid() or 1000, tmp_path)
+    uid = os.geteuid() or 1000
+    with listening(tmp_path / "dbus/system_bus_socket"), listening(tmp_path / f"user/{uid}/bus"):
+        system, own = manager_address(0, tmp_path), manager_address(uid, tmp_path)
     assert not isinstance(system, str)
     assert (system.socket, system.user) == (tmp_path / "dbus/system_bus_socket", False)
-    assert isinstance(own, str) or own.user
+    assert own == Address(tmp_path / f"user/{uid}/bus", is_bus=True, user=True)
 
 
 def test_without_a_bus_the_managers_own_socket_serves(tmp_path: Path) -> None:

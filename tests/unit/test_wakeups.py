@@ -99,13 +99,11 @@ def test_add_during_a_wait(wakeups: Wakeups, pipe: Callable[[], Pipe]) -> None:
             found.extend(wakeups.wait(PATIENCE))
 
     waiter = threading.Thread(target=wait)
-    began = time.monotonic()
     waiter.start()
     wakeups.add(out, READ)
     waiter.join(PATIENCE)
 
     assert found == [out]
-    assert time.monotonic() - began < PATIENCE / 2
 
 
 def test_wake_ends_a_wait_and_reports_nothing(wakeups: Wakeups) -> None:
