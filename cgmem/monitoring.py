@@ -68,6 +68,7 @@ class _Entry(NamedTuple):
     began: float
     began_monotonic: float
     supervision: Supervision | Unsupervised | None
+    disabled: bool
 
 
 class SubprocessMemoryMonitor:
@@ -130,11 +131,13 @@ class SubprocessMemoryMonitor:
                     f"subprocess id {subprocess_id!r} is monitored already",
                     hint="stop_monitoring it first, or choose another id",
                 )
+        disabled = self._supervisor.settings(self._arguments).disabled
         supervision = self._follow(subprocess_id, info, target)
+        entry = _Entry(info, time.time(), time.monotonic(), supervision, disabled)
         with self._lock:
             self._ended.pop(subprocess_id, None)
-            self._entries[subprocess_id] = _Entry(info, time.time(), time.monotonic(), supervision)
-        if supervision is None and not self._disabled():
+            self._entries[subprocess_id] = entry
+        if supervision is None and not disabled:
             self._supervisor.warn(
                 f"subprocess {subprocess_id}: no process was named, so none is measured; start it "
                 "through cgmem.spawn, or pass its pid"
@@ -148,8 +151,9 @@ class SubprocessMemoryMonitor:
         supervision = self._supervision(subprocess_id)
         if supervision is not None:
             return supervision.check()
-        if subprocess_id in self._entries:
-            return 0.0, "NOT_MONITORED" if self._disabled() else "OK"
+        entry = self._entries.get(subprocess_id)
+        if entry is not None:
+            return 0.0, "NOT_MONITORED" if entry.disabled else "OK"
         aborted_at = self._supervisor.aborted_at(subprocess_id)
         return (0.0, "NOT_MONITORED") if aborted_at is None else (aborted_at, "ABORTED")
 
@@ -258,9 +262,6 @@ class SubprocessMemoryMonitor:
         if not settings.disabled:
             self._supervisor.logs(settings).stats(line)
         return _returned(subprocess_id, line["memory_stats"])
-
-    def _disabled(self) -> bool:
-        return self._supervisor.settings(self._arguments).disabled
 
     def _fresh_memory(self) -> SystemMemory:
         return selector.system_memory()

@@ -70,6 +70,7 @@ class CgroupScope:
         self._rmdir = rmdir
         self._descriptors: dict[str, int] = {}
         self._last_events: MemoryEvents | None = None
+        self._last_local: MemoryEvents | None = None
         self._looked: tuple[bytes, bytes] | None = None
         self._ahead: tuple[bytes, bytes] | None = None
         self._held = EffectiveLimits(None, None, None, None, None, enforced=False)
@@ -156,9 +157,11 @@ class CgroupScope:
         peak = cg.read_limit(self.directory, kf.MEMORY_PEAK)
         stat = cg.read_file(self.directory, kf.MEMORY_STAT)
         killed = bool(events.oom_kill)
+        if killed:
+            self._last_local = self._local_events()
         return Counters(
             events,
-            self._local_events() if killed else None,
+            self._last_local,
             self._ancestors_with_oom() if killed else (),
             self._root_is_hosts,
             peak,
@@ -170,6 +173,7 @@ class CgroupScope:
         last = self._last_events
         return Counters(
             last,
+            self._last_local,
             ancestors_with_oom=self._ancestors_with_oom() if last and last.oom_kill else (),
             host_root_visible=self._root_is_hosts,
             cached=True,

@@ -133,8 +133,8 @@ def _own_end(cause: Cause, ended: Ended, kills: Kills) -> str:
         if kills.unclear and code is not None:
             return (
                 f"unknown: killed, most likely by the kernel's OOM killer{_when(ended)}"
-                f" ({_own_limit(ended)}); its cgroup was gone before it could be read whose limit"
-                " was reached. `journalctl -k` names it."
+                f" ({_own_limit(ended)}); whose limit was reached could not be read any more."
+                " `journalctl -k` names it."
             )
         if kills.killed and code is not None:
             return (
@@ -156,7 +156,7 @@ def _who_sent_sigkill(ended: Ended) -> str:
     if ended.counters.events is None:
         return "Not by cgmem; OOM kills can't be seen here, `journalctl -k` names them."
     if ended.counters.cached:
-        return "Not by cgmem; its cgroup was gone before the last read: see `journalctl -k`."
+        return "Not by cgmem; its last counters could not be read: see `journalctl -k`."
     text = "Sent by neither cgmem nor the kernel's OOM killer"
     watchers = "earlyoom or systemd-oomd"
     see = "`journalctl -u earlyoom -u systemd-oomd`"

@@ -94,10 +94,10 @@ class LogDirectory:
     In one that was not there, empty files of these `names` are made too.
     """
 
-    def __init__(self, path: Path, names: Iterable[str] = ()) -> None:
+    def __init__(self, path: Path, names: Iterable[str] = (), *, made: bool = False) -> None:
         self.path = path
         self._names = tuple(names)
-        self._made = False
+        self._made = made
 
     def make(self) -> None:
         """Make the directory and its parents. Raises `OSError`.

@@ -20,17 +20,18 @@ MONITOR_FILE = "memory-monitor.log"
 class MemoryLogs:
     """Takes lines as `cgmem.logs.lines` builds them. Touches nothing before the first line.
 
-    Where that makes the directory, it makes all three files: who follows one can begin at once.
-    No method raises for a file's sake; `warn` gets one message per file that can't be written.
+    Where that makes the directory, it makes all three files: who follows one can begin at once;
+    `made` says that it has been made before. No method raises for a file's sake; `warn` gets one
+    message per file that can't be written.
     """
 
-    def __init__(self, directory: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, warn: Callable[[str], None], *, made: bool = False) -> None:
         self.directory = directory
         names = ALERTS_FILE, STATS_FILE, MONITOR_FILE
-        made = LogDirectory(directory, names)
+        place = LogDirectory(directory, names, made=made)
 
         def file(name: str) -> JsonLinesFile:
-            return JsonLinesFile(directory / name, warn=warn, make_directory=made.make)
+            return JsonLinesFile(directory / name, warn=warn, make_directory=place.make)
 
         self._alerts, self._stats, self._monitor = map(file, names)
 

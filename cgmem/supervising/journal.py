@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 MONITOR_SECONDS = 10.0
 """How often the machine's level is looked at. Reading /proc/meminfo costs as much as ten scopes."""
 REST_SECONDS = 60.0
-"""Files of a directory that had no line for so long, and at most twice that, are closed."""
+"""How long files of a directory without a line stay open, at the most twice that; a tick closes."""
+MOST_USED = 64
+"""Where so many directories are in use files are closed at each tick."""
 MOST_DIRECTORIES = 256
 """So many are remembered, and any more in which lines wait or that were used of late."""
 
@@ -46,6 +48,8 @@ class Journal:
         self._directories: dict[tuple[str | None, str | None, str], str] = {}
         self._used: set[str] = set()
         """Directories of `_logs` that were asked for since the last look for those at rest."""
+        self._forgotten: set[str] = set()
+        """Were made once: where somebody has removed one since, it does not come back."""
         self._rest_at = 0.0
         self._waiting = False
         """Some file may have lines that are not written yet."""
@@ -106,7 +110,7 @@ class Journal:
             self._waiting = False  # before the flush: a line may come meanwhile
             if sum(logs.flush() for logs in tuple(self._logs.values())):
                 self._waiting = True
-        if now >= self._rest_at:
+        if now >= self._rest_at or len(self._used) > MOST_USED:
             self._rest_at = now + REST_SECONDS
             self._rest()
 
@@ -153,7 +157,9 @@ class Journal:
         self._used.add(directory)
         logs = self._logs.get(directory)
         if logs is None:
-            logs = self._logs[directory] = MemoryLogs(Path(directory), self._warn)
+            logs = self._logs[directory] = MemoryLogs(
+                Path(directory), self._warn, made=directory in self._forgotten
+            )
         return logs
 
     def _rest(self) -> None:
@@ -176,6 +182,7 @@ class Journal:
                 if len(self._logs) <= MOST_DIRECTORIES:
                     break
                 if directory != first and directory not in self._used:
+                    self._forgotten.add(directory)
                     del self._logs[directory]
 
 

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from subprocess import Popen
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 READABLE = 0x1
 """POLLIN: a pidfd becomes readable when its process ends."""
+
+ASK_SECONDS = 10.0
+"""How long a reused process id may pass for the process, where there are no pidfds."""
 
 
 class MainProcess:
@@ -32,6 +36,7 @@ class MainProcess:
         pid: int,
         popen: Popen[Any] | None,
         living: Callable[[], Sequence[int]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pid: int | None = pid
         self.exit_fd = exit_descriptor(pid)
@@ -39,6 +44,8 @@ class MainProcess:
         self._popen = popen
         self._ended = False
         self._living = living
+        self._clock = clock
+        self._asked_at = float("-inf")
 
     def has_ended(self) -> bool:
         """Ask the kernel, until the answer is yes."""
@@ -47,15 +54,19 @@ class MainProcess:
                 self._ended = self._popen.poll() is not None
             elif self.exit_fd is not None:
                 self._ended = _readable(self.exit_fd)
-            elif self._living is not None:
-                self._ended = self._is_missing(self._living)
             else:
-                self._ended = _gone(self.pid or 0)
+                self._ended = _gone(self.pid or 0) or self._is_another()
         return self._ended
 
-    def _is_missing(self, living: Callable[[], Sequence[int]]) -> bool:
+    def _is_another(self) -> bool:
+        """Whether somebody else has its id by now, or it is a zombie."""
+        now = self._clock()
+        # To name the living means to look at every process: not at each look at this one.
+        if self._living is None or now < self._asked_at + ASK_SECONDS:
+            return False
+        self._asked_at = now
         try:
-            return self.pid not in living()
+            return self.pid not in self._living()
         except (CgmemError, OSError):  # out of descriptors: the next look will tell
             return False
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from signal import SIGKILL
 from subprocess import Popen
 from weakref import WeakSet
 
@@ -37,13 +38,15 @@ from cgmem.supervising.poller import Poller
 from cgmem.supervising.process import MonitoredProcess
 from cgmem.supervising.registry import Registry
 from cgmem.supervising.snapshot import Snapshots
-from cgmem.supervising.starting import Starter, discard
+from cgmem.supervising.starting import Started, Starter, discard
 from cgmem.supervising.supervision import Supervision
 from cgmem.supervising.upkeep import Upkeep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
+
+    from cgmem.supervising.unsupervised import Unsupervised
 
 MEMORY_FRESH_SECONDS = 0.5
 """How old the machine's numbers may be: hundreds of subprocesses can start in a second."""
@@ -86,7 +89,7 @@ class Supervisor:
         self._tell = warn or _log_warning
         self._clock = clock
         self._journal = Journal(self.system_memory, self._warn)
-        self._begun: WeakSet[Supervision] = WeakSet()
+        self._begun: WeakSet[Supervision | Unsupervised] = WeakSet()
         """All that callers know of, ended or not: none of their locks may outlive a fork."""
         self._begin_empty()
         _supervisors.add(self)
@@ -184,8 +187,8 @@ class Supervisor:
                 hooks.on_start()
             supervision = self._supervise(started.scope, started.plan, hooks)
         except BaseException:
-            if started is not None:  # Ctrl-C: not one that runs unwatched
-                discard(started.scope)
+            if started is not None:
+                self._undo(started)
             self._family.release(subprocess_id)
             self._registry.release(subprocess_id)
             raise
@@ -413,6 +416,7 @@ class Supervisor:
             hooks.on_start()
         grace = settings.grace_seconds
         one = Unsupervised(subprocess_id, _words(args), popen, grace, aborted, ended)
+        self._begun.add(one)
         return MonitoredProcess(popen, one)
 
     def _refuse_disabled(self, settings: Settings) -> None:
@@ -471,6 +475,18 @@ class Supervisor:
                 tick = self._own_settings().tick_seconds
                 self._poller = Poller(tick, warn=self._warn, after_tick=self._upkeep.after_tick)
             return self._poller
+
+    def _undo(self, started: Started) -> None:
+        """Ctrl-C came between exec and the first look: not one that runs unwatched."""
+        with suppress(CgmemError, OSError):
+            started.scope.signal(SIGKILL)
+            started.popen.wait()
+        discard(started.scope)
+        name = started.scope.record.subprocess_id
+        self._hooks.pop(name, None)
+        entered = self._registry.find(name)
+        if entered is not None:
+            self._registry.leave(entered)
 
     # --- the rest
 

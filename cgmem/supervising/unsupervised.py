@@ -59,7 +59,8 @@ class Unsupervised:
         self._grace_seconds = grace_seconds
         self._on_abort = on_abort
         self._on_end = on_end
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may ask in the middle of asking
+        self._forked_away = False
         self._late: threading.Timer | None = None
         self._sigkill_needed = False
         self._started = time.monotonic()
@@ -81,12 +82,19 @@ class Unsupervised:
             if self._what_we_did is not None or self.popen.poll() is not None:
                 return
             self._what_we_did = why
-            grace = self._grace_seconds if grace_seconds is None else grace_seconds
-            self._late = threading.Timer(grace, self.kill, (why,))
-            self._late.daemon = True
+        try:
+            self._on_abort(CAUSE_OF[why])
+        finally:  # also where a KeyboardInterrupt came in between
+            self.popen.terminate()
+            self._kill_after(self._grace_seconds if grace_seconds is None else grace_seconds, why)
+
+    def _kill_after(self, seconds: float, why: WhatWeDid) -> None:
+        self._late = threading.Timer(seconds, self.kill, (why,))
+        self._late.daemon = True
+        try:
             self._late.start()
-        self._on_abort(CAUSE_OF[why])
-        self.popen.terminate()
+        except RuntimeError:  # no thread to be had: not one that is waited for for ever
+            self.kill(why)
 
     def kill(self, why: WhatWeDid) -> None:
         """Send SIGKILL to the main process."""
@@ -115,17 +123,27 @@ class Unsupervised:
 
     def settle(self) -> bool:
         """If it has ended, say how. True once the outcome is there."""
+        if self._forked_away:
+            return False
         with self._lock:
-            if self.outcome is not None:
-                return True
-            if self.popen.poll() is None:
+            first = self.outcome is None
+            if first and self.popen.poll() is None:
                 return False
-            self.outcome = outcome = self._make_outcome()
-        if self._late is not None:
-            self._late.cancel()
-        self._on_end(outcome)
-        self.ended.set()
+            outcome = self.outcome = self.outcome or self._make_outcome()
+        try:
+            if first:
+                self._on_end(outcome)
+        finally:  # whoever asks again must not wait, if a KeyboardInterrupt came in between
+            self.ended.set()
+            if self._late is not None:
+                self._late.cancel()
         return True
+
+    def after_fork_in_child(self) -> None:
+        """Leave the process to the parent: it is no child of this one."""
+        self._lock = threading.RLock()
+        self._forked_away = True
+        self.ended.set()
 
     def _make_outcome(self) -> Outcome:
         found = verdict(

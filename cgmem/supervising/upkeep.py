@@ -44,15 +44,15 @@ class Upkeep:
         self._rewritten_at = 0.0
 
     def after_tick(self, now: float) -> None:
-        """Write what waits, sweep a little, take over budgets that somebody else wrote down."""
+        """Write what waits, take over budgets that somebody else wrote down, sweep a little."""
         self._journal.tick(now)
+        if now >= self._rewritten_at:
+            self._rewritten_at = now + REWRITTEN_SECONDS
+            self._take_rewritten()
         if not self.swept and self._backends():
             sweeper, self._sweeper = self._sweeper or self._begin_sweeping(), None
             self.swept = not sweeper.step()
             self._sweeper = sweeper  # not after an error, which has used it up: the next tick tries
-        if now >= self._rewritten_at:
-            self._rewritten_at = now + REWRITTEN_SECONDS
-            self._take_rewritten()
 
     def _take_rewritten(self) -> None:
         rung = [backend.rung() for backend in self._backends()]  # each has to be asked

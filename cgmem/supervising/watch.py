@@ -74,6 +74,10 @@ class Watch:
             stall = self.history.stall._replace(freezing=False)
             self.history = self.history._replace(stall=stall)
 
+    def new_budget(self) -> None:
+        """The hard limit is another one: whether it was passed is to be seen."""
+        self.history = self.history._replace(limit_passed=False)
+
     def _detail_above(self, plan: Plan) -> int | None:
         if plan is not self._bound_of:  # plans hardly change, looks are many
             self._bound_of = plan

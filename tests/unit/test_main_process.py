@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from cgmem.errors import CgmemError, CgroupError
-from cgmem.supervising.main_process import MainProcess
-from tests.unit.fakes import NOBODY
+from cgmem.supervising.main_process import ASK_SECONDS, MainProcess
+from tests.unit.fakes import NOBODY, FakeClock
 
 
 @pytest.fixture
@@ -22,12 +22,15 @@ def no_pidfd(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_pidfd")
 def test_an_id_that_is_another_process_s_by_now() -> None:
     """The scope has only its own processes: a reused id, or a zombie, is none of them."""
-    living = [os.getpid()]
-    main = MainProcess(os.getpid(), None, lambda: living)
+    living, clock = [os.getpid()], FakeClock()
+    main = MainProcess(os.getpid(), None, lambda: living, clock)
     before = main.has_ended()
     living.clear()
+    soon = main.has_ended()
+    clock.now += ASK_SECONDS
 
     assert not before
+    assert not soon
     assert main.has_ended()
     living.append(os.getpid())
     assert main.has_ended()
@@ -47,7 +50,7 @@ def test_where_nobody_can_tell(error: OSError) -> None:
     def refuse() -> Sequence[int]:
         raise error
 
-    assert not MainProcess(NOBODY, None, refuse).has_ended()
+    assert not MainProcess(os.getpid(), None, refuse).has_ended()
 
 
 @pytest.mark.usefixtures("no_pidfd")

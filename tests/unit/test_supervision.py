@@ -23,6 +23,7 @@ from cgmem.contract import (
     Snapshot,
 )
 from cgmem.errors import CgroupError, ScopeVanished
+from cgmem.supervising.main_process import ASK_SECONDS
 from cgmem.supervising.process import MonitoredProcess
 from cgmem.supervising.snapshot import Inspection, Snapshots
 from cgmem.supervising.supervision import Supervision
@@ -796,6 +797,20 @@ def test_a_last_read_that_fails_uses_the_last_sample(play: Callable[..., Play]) 
     assert one.sinks.outcomes[0].counters_cached
 
 
+def test_a_last_read_that_fails_forgets_no_kill(play: Callable[..., Play]) -> None:
+    """What was read of an OOM kill at the own limit counts, if nothing can be read at the end."""
+    one = play().begin()
+    kill = MemoryEvents(0, 9, 1, 1, 0)
+    one.scope.next_counters = Counters(kill, kill)
+    one.scope.current_bytes += MB
+    one.advance(2)
+    one.scope.errors["counters"] = CgroupError(OSError(errno.EMFILE, "full"), "reading", "fake")
+    one.scope.end(-9)
+    one.advance(2)
+
+    assert one.cause == "hard_limit"
+
+
 def test_sampling_fails(play: Callable[..., Play]) -> None:
     """A scope that can't be read is told of once; its time-out and its end are still seen."""
     one = play(timeout=21).begin()
@@ -1090,7 +1105,7 @@ def test_observe_where_there_are_no_pidfds(
     one.advance(4)
     assert one.supervision.outcome is None
     one.scope.living = []
-    one.advance(4)
+    one.advance(ASK_SECONDS)
 
     assert one.cause == "unknown"
 

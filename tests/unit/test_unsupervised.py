@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +106,36 @@ def test_callbacks_are_called(supervisor: Supervisor) -> None:
         process.outcome(PATIENCE)
 
     assert until(lambda: told == [("one", "aborted"), "aborted"])
+
+
+def test_no_thread_for_the_grace(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody could send SIGKILL later it is sent at once: nobody waits for ever."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    process = cgmem.spawn(["sh", "-c", "trap '' TERM; sleep 60"], supervisor=supervisor)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        process.abort()
+
+    assert process.outcome(PATIENCE).sigkill_needed
+
+
+def test_an_interrupted_end_is_an_end() -> None:
+    """A KeyboardInterrupt while the end is told keeps nobody waiting."""
+
+    def interrupt(_outcome: object) -> None:
+        raise KeyboardInterrupt
+
+    with subprocess.Popen(["true"]) as popen:
+        popen.wait(PATIENCE)
+        unsupervised = Unsupervised("x", ("true",), popen, 5.0, interrupt, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            unsupervised.settle()
+
+    assert unsupervised.ended.is_set()
+    assert unsupervised.settle()
 
 
 def test_who_ignores_sigterm_is_killed(supervisor: Supervisor) -> None:
