@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -153,7 +154,7 @@ def lock_directory() -> str:
 def own_line() -> set[int]:
     """This process and those that it descends from, as far as they can be seen."""
     pids: set[int] = _loaded("cgmem_backends.subtree").family(Path("/proc"))
-    return pids
+    return pids | {os.getppid()}  # macOS has no /proc
 
 
 def process_events_command() -> list[str]:

@@ -70,7 +70,8 @@ class CgroupScope:
         self._rmdir = rmdir
         self._descriptors: dict[str, int] = {}
         self._last_events: MemoryEvents | None = None
-        self._last_local: MemoryEvents | None = None
+        self._last_local: tuple[int | None, MemoryEvents | None] = None, None
+        """memory.events.local as last read, and the `oom_kill` that it belongs to."""
         self._looked: tuple[bytes, bytes] | None = None
         self._ahead: tuple[bytes, bytes] | None = None
         self._held = EffectiveLimits(None, None, None, None, None, enforced=False)
@@ -157,11 +158,11 @@ class CgroupScope:
         peak = cg.read_limit(self.directory, kf.MEMORY_PEAK)
         stat = cg.read_file(self.directory, kf.MEMORY_STAT)
         killed = bool(events.oom_kill)
-        if killed:
-            self._last_local = self._local_events()
+        local = self._local_events() if killed else None
+        self._last_events, self._last_local = events, (events.oom_kill, local)
         return Counters(
             events,
-            self._last_local,
+            local,
             self._ancestors_with_oom() if killed else (),
             self._root_is_hosts,
             peak,
@@ -170,10 +171,10 @@ class CgroupScope:
 
     def _counters_left(self) -> Counters:
         """What is still known once the cgroup is gone; those above are there to be asked."""
-        last = self._last_events
+        last, (kills, local) = self._last_events, self._last_local
         return Counters(
             last,
-            self._last_local,
+            local if last and last.oom_kill == kills else None,  # older than what was seen last
             ancestors_with_oom=self._ancestors_with_oom() if last and last.oom_kill else (),
             host_root_visible=self._root_is_hosts,
             cached=True,

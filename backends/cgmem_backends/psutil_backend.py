@@ -153,8 +153,7 @@ class PsutilBackend:
                 RunDirectory(path).remove_torn(self._proc)
         for entry, tree, scope in self._written_down():
             ours = entry.uid == os.geteuid()
-            supervised = scope_record.is_supervised(entry.record, self._proc)
-            if ours and not supervised and not tree.processes():
+            if ours and not self._is_supervised(entry.record) and not tree.processes():
                 yield scope
 
     def take_over(self, scope: Scope, record: ScopeRecord) -> None:
@@ -193,6 +192,12 @@ class PsutilBackend:
         signals = TreeSignals(lambda: tree.processes(fresh=True), self._signaller, self._pause)
         told = self._not_written
         return PsutilScope(record, token, self._table, tree, signals, directory, told)
+
+    def _is_supervised(self, record: ScopeRecord) -> bool:
+        supervised = scope_record.is_supervised(record, self._proc)
+        supervisor = self._source.process(record.supervisor_pid) if supervised else None
+        # A zombie answers kill(2), where that is all there is to ask.
+        return supervised and not (supervisor is not None and supervisor.ended)
 
     def _not_written(self, record: ScopeRecord, error: Exception) -> None:
         """Say so once: what keeps one record from being written keeps the others too."""

@@ -90,9 +90,18 @@ def lives(pid: int, start: int = 0, proc: Path = Path("/proc")) -> bool:
         found = process_start(pid, proc)
         if found is None:
             return not proc.is_dir() and _answers(pid)
+    except PermissionError:  # hidepid=1: another user's, so at the most root's lives
+        return _owner(proc / str(pid)) in (0, os.geteuid())
     except OSError:  # out of descriptors: nobody has died of that
         return True
     return start in (0, found)
+
+
+def _owner(process: Path) -> int | None:
+    try:
+        return process.stat().st_uid
+    except OSError:
+        return None
 
 
 def _answers(pid: int) -> bool:

@@ -107,6 +107,7 @@ def _print(finding: dict[str, Any]) -> None:
 def _print_trial(trial: Trial) -> None:
     _print_line("trial", f"{'passed' if trial.passed else 'FAILED'}: {trial.message}")
     holder = "held by the kernel" if trial.enforced else "held by polling, not by the kernel"
+    holder += ", but not in swap, which this kernel can't limit" if trial.soft else ""
     _print_line("limit", f"{trial.limit_mb}MB set, {trial.read_back_mb}MB read back, {holder}")
     launch = f"{trial.launch_ms}ms to start and end a program, {trial.popen_ms}ms without cgmem"
     _print_line("launch", launch)

@@ -46,7 +46,6 @@ def run(
     voice = Voice(quiet=quiet, verbose=verbose)
     try:
         outlet = open_report(report)
-        recording = None if record is None else _recording(record, voice)
     except CgmemError as error:
         complain(described(error))
         return RUN_TROUBLE
@@ -55,6 +54,7 @@ def run(
     )
     inbox = Inbox()
     try:
+        recording = None if record is None else _recording(record, voice)
         settings = supervisor.settings(setting_flags.given(values), agent_type)
         _note_larger_than_machine(supervisor, settings, voice)
         inbox.open()

@@ -40,6 +40,8 @@ class Trial(NamedTuple):
     limit_mb: float
     read_back_mb: float | None
     enforced: bool
+    soft: bool
+    """Swap would get around it: this kernel can't limit it."""
     launch_ms: float
     """The quickest of a few starts (to the end of /bin/true)."""
     popen_ms: float
@@ -109,6 +111,7 @@ def _run(supervisor: Supervisor) -> Trial:
         limit_mb=mb(LIMIT_BYTES),
         read_back_mb=None if effective.max_bytes is None else mb(effective.max_bytes),
         enforced=effective.enforced,
+        soft=effective.enforced and effective.soft,
         launch_ms=_quickest(spawn),
         popen_ms=_quickest(subprocess.Popen),
         placement=": ".join(backend.placement()) if isinstance(backend, PlacesChildren) else None,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from signal import SIGKILL
-from subprocess import Popen
+from subprocess import Popen, SubprocessError
 from weakref import WeakSet
 
 from cgmem import selector
@@ -478,9 +478,9 @@ class Supervisor:
 
     def _undo(self, started: Started) -> None:
         """Ctrl-C came between exec and the first look: not one that runs unwatched."""
-        with suppress(CgmemError, OSError):
+        with suppress(CgmemError, OSError, SubprocessError):
             started.scope.signal(SIGKILL)
-            started.popen.wait()
+            started.popen.wait(timeout=1.0)  # in D state it can take longer: not at Ctrl-C
         discard(started.scope)
         name = started.scope.record.subprocess_id
         self._hooks.pop(name, None)

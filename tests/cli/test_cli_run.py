@@ -222,6 +222,14 @@ def test_json_is_a_report_to_stdout(tmp_path: Path) -> None:
     assert list(tmp_path.glob("r*")) == []
 
 
+def test_json_says_also_why_nothing_was_started(tmp_path: Path) -> None:
+    """A recording that can't be made is an error like others: JSON for who asked for it."""
+    done = cgmem("run", *POLLED, "--json", "--record", "no/r.jsonl", "--", "echo", cwd=tmp_path)
+
+    assert done.returncode == 125
+    assert json.loads(done.stdout)["exit_code"] == 125
+
+
 @pytest.mark.parametrize("where", ["fd:{}", "/dev/fd/{}"])
 def test_report_to_a_descriptor(tmp_path: Path, where: str) -> None:
     """`fd:N` gets the report, and the child does not get the descriptor."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cgmem.contract import ScopeRecord
 from cgmem.errors import InvalidIdError
 from cgmem.text.ids import check_id
+from cgmem_backends import scope_record
 from cgmem_backends.scope_record import (
     MAX_BYTES,
     decode,
@@ -241,6 +242,21 @@ def test_a_supervisor_that_can_not_be_looked_at(tmp_path: Path) -> None:
     assert lives(7, 22, tmp_path)
     assert is_supervised(record, tmp_path)
     assert not is_supervised(record._replace(concluded=True), tmp_path)
+
+
+@pytest.mark.parametrize(("owner", "alive"), [(os.geteuid(), True), (0, True), (4711, False)])
+def test_a_process_of_another_user_that_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, alive: bool
+) -> None:
+    """hidepid=1: who may not be looked at can be the supervisor if this user's, or root's."""
+
+    def refuse(_pid: int, _proc: Path) -> list[bytes]:
+        raise PermissionError
+
+    monkeypatch.setattr(scope_record, "stat_fields", refuse)
+    monkeypatch.setattr(scope_record, "_owner", lambda _process: owner)
+
+    assert lives(7, 22, tmp_path) == alive
 
 
 @pytest.mark.parametrize(

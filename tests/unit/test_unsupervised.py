@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import cgmem
+from cgmem.supervising.process import MonitoredProcess
 from cgmem.supervising.supervisor import Supervisor
 from cgmem.supervising.unsupervised import Unsupervised
 from tests.helpers.waiting import until
@@ -108,18 +109,32 @@ def test_callbacks_are_called(supervisor: Supervisor) -> None:
     assert until(lambda: told == [("one", "aborted"), "aborted"])
 
 
-def test_no_thread_for_the_grace(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def stubborn(supervisor: Supervisor) -> Iterator[MonitoredProcess]:
+    """One that ignores SIGTERM by now."""
+    script = "trap '' TERM; echo; while :; do sleep 0.1; done"
+    process = cgmem.spawn(
+        ["sh", "-c", script], supervisor=supervisor, stdout=subprocess.PIPE, grace=0.1
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.readline()
+        yield process
+
+
+def test_no_thread_for_the_grace(
+    stubborn: MonitoredProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where nobody could send SIGKILL later it is sent at once: nobody waits for ever."""
 
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    process = cgmem.spawn(["sh", "-c", "trap '' TERM; sleep 60"], supervisor=supervisor)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
-        process.abort()
+        stubborn.abort()
 
-    assert process.outcome(PATIENCE).sigkill_needed
+    assert stubborn.outcome(PATIENCE).sigkill_needed
 
 
 def test_an_interrupted_end_is_an_end() -> None:
@@ -138,17 +153,10 @@ def test_an_interrupted_end_is_an_end() -> None:
     assert unsupervised.settle()
 
 
-def test_who_ignores_sigterm_is_killed(supervisor: Supervisor) -> None:
+def test_who_ignores_sigterm_is_killed(stubborn: MonitoredProcess) -> None:
     """After the grace SIGKILL follows, so that nobody waits for ever."""
-    script = "trap '' TERM; echo; while :; do sleep 0.1; done"
-    process = cgmem.spawn(
-        ["sh", "-c", script], supervisor=supervisor, stdout=subprocess.PIPE, grace=0.1
-    )
-    assert process.stdout is not None
-    with process.stdout:
-        process.stdout.readline()
-        process.abort()
-        outcome = process.outcome(PATIENCE)
+    stubborn.abort()
+    outcome = stubborn.outcome(PATIENCE)
 
     assert (outcome.cause, outcome.signal) == ("aborted", signal.SIGKILL)
     assert outcome.sigkill_needed
