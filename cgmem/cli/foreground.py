@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 """How long to wait at most for a signal before looking at the child again."""
 
+PASSING_SECONDS = 0.5
+"""How long a stop by SIGSTOP, which no key sends, may last before cgmem stops as well."""
+
 FAR_SECONDS = 1e8
 """How far a timer is moved while the child is stopped: three years, exact to 20 ns."""
 
@@ -97,10 +100,19 @@ class ForegroundJob:
 
     def _follow_child(self) -> None:
         change, signum = _change(self._child.pid)
-        if change == "stopped" and not self._ending():
+        if change == "stopped" and not self._ending() and self._stays_stopped(signum):
             self._stop(signum)
         elif change == "continued":
             self._run_timers()
+
+    def _stays_stopped(self, signum: int) -> bool:
+        """False where `cgmem kill` stops all for a moment: nobody would continue us after it."""
+        until = self._clock() + PASSING_SECONDS
+        while signum == signal.SIGSTOP and self._clock() < until:
+            if _change(self._child.pid)[0] == "continued" or _has_ended(self._child.pid):
+                return False
+            time.sleep(PASSING_SECONDS / 20)
+        return True
 
     def _stop(self, signum: int) -> None:
         self._hold_timers()

@@ -10,8 +10,9 @@ from cgmem.cli.output import print_json
 from cgmem.inspecting import orders
 
 EPILOG = """\b
-A frozen subprocess keeps its memory and uses no CPU. Its --timeout keeps
-running, and it can still be killed.
+A frozen subprocess keeps its memory and uses no CPU, and it can still be
+killed. Its --timeout keeps running; where it is polled it is stopped as by
+SIGSTOP, its cgmem run with it, and so is its time.
 
 \b
 Example:

@@ -105,7 +105,8 @@ def _row(name: str, summary: Summary) -> tuple[str, ...]:
 
 def _print_suggestions(summaries: Mapping[str, Summary], margin: float, by: str | None) -> None:
     if by is not None and summaries:
-        print("agent_types:")
+        measured = any(summary.unseen < summary.runs for summary in summaries.values())
+        print("agent_types:" if measured else "# agent_types:")  # a key without a value is refused
     for name, summary in summaries.items():
         indent = "" if by is None else "  "
         for remark in _remarks(summary):

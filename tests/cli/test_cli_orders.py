@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
 
@@ -84,6 +86,24 @@ def test_kill(job: Job) -> None:
     assert "1 process ended by SIGTERM" in job.do("kill")
     assert job.run.wait(60) == 128 + 15
     assert "no live subprocess has the id" in job.do("kill", status=1)
+
+
+def test_kill_of_a_shell_s_job(tmp_path: Path) -> None:
+    """A kill stops all for a moment: a supervisor that a shell could stop goes on to the end."""
+    name = f"killed-{os.getpid()}"
+    # A process group of its own in our session, as a shell's job is: only there one can stop.
+    how: dict[str, Any] = {"start_new_session": False, "process_group": 0}
+    words = ("run", *POLLED, "--id", name, "--", "sh", "-c", "echo; exec sleep 300")
+    with start(*words, cwd=tmp_path, **how) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        done = cgmem("kill", name, cwd=tmp_path)
+        try:
+            assert done.returncode == 0, done
+            assert run.wait(20) == 128 + 15
+        finally:
+            run.send_signal(signal.SIGCONT)
+            run.kill()
 
 
 def test_reclaim_needs_a_cgroup(job: Job) -> None:

@@ -367,3 +367,13 @@ def test_full_stdout_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     assert done.returncode == 2
     assert done.stderr == "cgmem: stdout: No space left on device\n"  # and no traceback at exit
+
+
+def test_a_suggestion_can_be_read_back(tmp_path: Path) -> None:
+    """Also one from runs too short to be measured is a file that cgmem takes."""
+    cgmem("run", *POLLED, "-q", "--", "true", cwd=tmp_path)
+    told = cgmem("stats", "--by", "agent-type", "--suggest", cwd=tmp_path)
+    (tmp_path / "cgmem.yaml").write_text(told.stdout)
+
+    assert told.returncode == 0
+    assert cgmem("config", cwd=tmp_path).returncode == 0
